@@ -1,0 +1,59 @@
+# One virtual environment serves every target. Python 3.11 or newer is all that has to be there.
+#
+#   make test PYTHON=python3.12
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu     torch without CUDA, from PyTorch's own index
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
+
+# The core is covered to the last branch, the rest to 90 %.
+CORE := langchain_rain/search/*,langchain_rain/rubrics/*,langchain_rain/drivers.py
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check demo-eval bench demo-model clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP)  ## the virtual environment, anew if pyproject.toml or constraints.txt changed
+
+# pip comes first: the one that venv brings knows no dependency groups.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "langchain-rain needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --quiet --upgrade pip
+	$(INSTALL) --quiet --build-constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  --editable '.[transformers]' --group dev
+	@touch $@
+
+demo: venv  ## the bundled model answering with and without RAIN
+	$(BIN)/langchain-rain demo
+
+test: venv  ## the tests and their coverage
+	$(BIN)/pytest --cov --cov-report=
+	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
+	$(BIN)/coverage report --omit='$(CORE)' --fail-under=90
+
+check: venv  ## style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+demo-eval: venv  ## what RAIN gains on the demo's questions
+	$(BIN)/python -m langchain_rain.evaluation.demo_eval
+
+bench: venv  ## cost and speed against plain sampling
+	$(BIN)/python benchmarks/against_vanilla.py
+
+demo-model: venv  ## train the bundled model again
+	$(BIN)/python scripts/train_demo_model.py
+
+clean:  ## remove the virtual environment, caches and builds
+	rm -rf $(VENV) dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""RAIN for LangChain."""

@@ -1,0 +1,315 @@
+"""Drivers: the only code that resumes a search.
+
+A search asks by yielding rounds; a driver carries its requests to the engines, and the replies back. It lives by these
+rules:
+
+1. Only this file resumes a search, and only where its requests are answered: on the owner of an engine. So a search
+   goes on as soon as its own requests are done, whatever others wait for.
+2. An exception in place of a reply is thrown into the search that asked, and into no other.
+3. Only `send` and `throw` stand inside `try ... except StopIteration`.
+4. The number of replies is that of the requests; what each must look like is checked by the channel.
+5. A search that ends in whatever way is closed, its pending requests are cancelled, its contexts freed.
+6. Generators cannot be pickled; whoever wants a checkpoint keeps the `Tree`.
+
+`run`, `run_batch`, `arun`, `stream` and `astream` differ only in how they wait.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from langchain_rain.engines.base import Channel, Cost, Engine
+from langchain_rain.errors import BudgetExceededError, EngineError
+from langchain_rain.search.protocol import Context, Event, Round, Steps
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hard limits of one search, None for no limit; overshot by at most one engine step.
+
+    Attributes:
+        max_seconds: wall-clock time from its start.
+        max_forward_tokens: token positions that go through a model, writing and judging.
+    """
+
+    max_seconds: float | None = None
+    max_forward_tokens: int | None = None
+
+    def exceeded_by(self, cost: Cost, seconds: float) -> str | None:
+        """Says which limit is spent; None if none is."""
+        if self.max_seconds is not None and seconds >= self.max_seconds:
+            return f"max_seconds={self.max_seconds} is spent after {seconds:.3f} s"
+        if self.max_forward_tokens is not None and cost.token_positions >= self.max_forward_tokens:
+            return f"max_forward_tokens={self.max_forward_tokens} is spent: {cost.token_positions} positions"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[T]):
+    """A search, the contexts it asks about with the engines that opened them, and its budget.
+
+    The driver that takes the job closes the contexts.
+    """
+
+    steps: Steps[T]
+    contexts: Mapping[Context, Engine]
+    budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What a search returned, and what it cost."""
+
+    result: T
+    cost: Cost
+    seconds: float
+
+
+Clock = Callable[[], float]
+
+
+def run(job: Job[T], *, clock: Clock = time.monotonic) -> Outcome[T]:
+    """Runs one search to its end and returns its outcome."""
+    flight = _InFlight(job, clock=clock)
+    try:
+        flight.launch()
+        return flight.future.result()
+    finally:
+        flight.abort()
+
+
+def run_batch(
+    jobs: Sequence[Job[T]], *, max_concurrent: int = 16, clock: Clock = time.monotonic
+) -> list[Outcome[T] | Exception]:
+    """Runs searches together, merging what they ask; returns outcomes in their order, exceptions in their place.
+
+    At most `max_concurrent` are under way at once.
+    """
+    flights = [_InFlight(job, clock=clock) for job in jobs]
+    try:
+        _launch_in_window(flights, max_concurrent)
+        return [_outcome_or_error(flight.future) for flight in flights]
+    finally:
+        for flight in flights:
+            flight.abort()
+
+
+async def arun(job: Job[T], *, clock: Clock = time.monotonic) -> Outcome[T]:
+    """Runs one search without blocking the event loop; tasks that run at once are merged by the engine's channel."""
+    flight = _InFlight(job, clock=clock)
+    try:
+        flight.launch()
+        return await asyncio.wrap_future(flight.future)
+    finally:
+        flight.abort()
+
+
+def stream(job: Job[T], *, clock: Clock = time.monotonic) -> Iterator[Event | Outcome[T]]:
+    """Yields events as they happen, and last the outcome."""
+    happened: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    flight = _InFlight(job, clock=clock, on_event=happened.put)
+    flight.future.add_done_callback(lambda _: happened.put(None))
+    try:
+        flight.launch()
+        while (event := happened.get()) is not None:
+            yield event
+        yield flight.future.result()
+    finally:
+        flight.abort()
+
+
+async def astream(job: Job[T], *, clock: Clock = time.monotonic) -> AsyncIterator[Event | Outcome[T]]:
+    """Yields events as they happen, and last the outcome, without blocking the event loop."""
+    loop = asyncio.get_running_loop()
+    happened: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def put(event: Event | None) -> None:
+        if not loop.is_closed():  # nobody reads any more; the flight is about to be aborted
+            loop.call_soon_threadsafe(happened.put_nowait, event)
+
+    flight = _InFlight(job, clock=clock, on_event=put)
+    flight.future.add_done_callback(lambda _: put(None))
+    try:
+        flight.launch()
+        while (event := await happened.get()) is not None:
+            yield event
+        yield flight.future.result()
+    finally:
+        flight.abort()
+
+
+def _launch_in_window(flights: Sequence["_InFlight[T]"], max_concurrent: int) -> None:
+    """Launches the first `max_concurrent`, and one more whenever one ends.
+
+    The first go as one job, so that what is merged does not depend on who is faster, caller or owner.
+    """
+    waiting = iter(flights)
+    lock = threading.Lock()
+
+    def launch_next(_: Any = None) -> None:
+        with lock:
+            flight = next(waiting, None)
+        if flight is not None:
+            flight.future.add_done_callback(launch_next)
+            flight.launch()
+
+    def launch_first() -> None:
+        for _ in range(max_concurrent):
+            launch_next()
+
+    if flights:
+        flights[0].home.post(launch_first)
+
+
+def _outcome_or_error(future: "Future[Outcome[T]]") -> Outcome[T] | Exception:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, Exception):
+        return error
+    raise error
+
+
+class _InFlight(Generic[T]):
+    """One search under way: its open round, what it has cost, and its end.
+
+    All of it happens under a lock: replies may come from the owners of two engines, an abort from the caller.
+    """
+
+    def __init__(self, job: Job[T], *, clock: Clock, on_event: Callable[[Event], None] | None = None) -> None:
+        self.future: Future[Outcome[T]] = Future()
+        self.future.set_running_or_notify_cancel()  # only `abort` ends it early, and frees what it holds
+        self._has_ended = False
+        self._steps = job.steps
+        self._budget = job.budget
+        self._engines = job.contexts
+        self._clock = clock
+        self._on_event = on_event
+        self._lock = threading.RLock()
+        self._started_at: float | None = None
+        self._cost = Cost()
+        self._num_requests = 0
+        self._replies: dict[int, Any] = {}
+        self._is_over_budget = False
+
+    @property
+    def home(self) -> Channel:
+        """Where the search starts: the owner of its first context's engine."""
+        return next(iter(self._engines.values())).channel
+
+    def launch(self) -> None:
+        """Starts the search on the owner of its engine."""
+        self.home.post(self.start)
+
+    def start(self) -> None:
+        """Runs the search up to its first round."""
+        with self._lock:
+            if not self._has_ended:
+                self._started_at = self._clock()
+                self._resume(self._steps.send, None)
+
+    def on_progress(self, cost: Cost, replies: Mapping[int, Any]) -> None:
+        """Takes what a step of an engine has brought; resumes the search when its round is complete."""
+        with self._lock:
+            if self._has_ended:
+                return
+            self._cost += cost
+            self._replies.update(replies)
+            if len(self._replies) == self._num_requests:
+                self._complete_round()
+            else:
+                self._check_budget()
+
+    def abort(self) -> None:
+        """Ends the search if it has not ended; frees what it holds."""
+        with self._lock:
+            if not self._has_ended:
+                self._fail(CancelledError())
+
+    def _complete_round(self) -> None:
+        replies = [self._replies[number] for number in range(self._num_requests)]
+        failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if failure is not None:
+            self._resume(self._steps.throw, failure)
+        elif not self._check_budget():
+            self._resume(self._steps.send, replies)
+
+    def _check_budget(self) -> bool:
+        """Throws into the search if a budget is spent; returns whether it did."""
+        spent = self._budget.exceeded_by(self._cost, self._seconds())
+        if spent is None:
+            return False
+        self._cancel_requests()
+        if self._is_over_budget:
+            self._fail(BudgetExceededError(f"{spent}, and the search asked on."))
+        else:
+            self._is_over_budget = True
+            self._resume(self._steps.throw, BudgetExceededError(spent))
+        return True
+
+    def _resume(self, resume: Callable[[Any], Round], with_what: Any) -> None:
+        try:
+            asked = resume(with_what)
+        except StopIteration as stop:
+            self._succeed(stop.value)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever a search raises belongs to who waits for it
+            self._fail(error)
+            return
+        self._emit(asked.events)
+        self._ask(asked)
+
+    def _ask(self, asked: Round) -> None:
+        self._replies = {}
+        self._num_requests = len(asked.requests)
+        if self._num_requests == 0:
+            self._resume(self._steps.send, [])
+            return
+        strangers = [request for request in asked.requests if request.context not in self._engines]
+        if strangers:
+            self._fail(EngineError(f"{strangers[0]!r} names a context that is not of this search."))
+            return
+        for engine in {id(engine): engine for engine in self._engines.values()}.values():
+            requests = {
+                number: request
+                for number, request in enumerate(asked.requests)
+                if self._engines[request.context] is engine
+            }
+            if requests:
+                engine.channel.submit(requests, self)
+
+    def _succeed(self, result: T) -> None:
+        self._emit(getattr(result, "events", ()))
+        self._end()
+        self.future.set_result(Outcome(result, self._cost, self._seconds()))
+
+    def _fail(self, error: Exception) -> None:
+        self._end()
+        self.future.set_exception(error)
+
+    def _end(self) -> None:
+        """Rule 5: closes the search, cancels what it waits for, frees its contexts."""
+        self._has_ended = True
+        self._steps.close()
+        self._cancel_requests()
+        for context, engine in self._engines.items():
+            engine.channel.close(context)
+
+    def _cancel_requests(self) -> None:
+        for engine in self._engines.values():
+            engine.channel.cancel(self)
+
+    def _emit(self, events: Sequence[Event]) -> None:
+        if self._on_event is not None:
+            for event in events:
+                self._on_event(event)
+
+    def _seconds(self) -> float:
+        return self._clock() - self._started_at if self._started_at is not None else 0.0

@@ -1,0 +1,192 @@
+"""One forward pass over new tokens of any conversations, each attending to its own ancestors alone.
+
+Every conversation has a row of the cache, every cached token a slot in it (`prefix_tree`). A forward pass takes new
+tokens of several rows; siblings stand side by side in one row, and the mask is "my ancestors and myself".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from langchain_rain.engines.prefix_tree import TRASH_SLOT, CachedToken, PrefixTree
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The new tokens of a forward pass, rows padded at their beginning.
+
+    Attributes:
+        rows: the rows of the cache that take part, without gaps.
+        input_ids: `[num_rows, num_tokens]`.
+        position_ids: `[num_rows, num_tokens]`.
+        slots: `[num_rows, num_tokens]`.
+        is_ancestor: `[num_rows, num_tokens, num_slots]`, what each token attends to.
+        slot_positions: `[num_rows, num_slots]`, the position of each slot that is attended to.
+        where: row and column of each token, relative to the arrays.
+        num_logits: the last columns of which logits are wanted.
+    """
+
+    rows: slice
+    input_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    is_ancestor: NDArray[np.bool_]
+    slot_positions: NDArray[np.int64]
+    where: Mapping[CachedToken, tuple[int, int]]
+    num_logits: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowFeed:
+    """New tokens of one row: those of which logits are wanted come last. Parents come before their children."""
+
+    tree: PrefixTree
+    without_logits: Sequence[CachedToken]
+    with_logits: Sequence[CachedToken]
+
+
+def pack(feeds: Mapping[int, RowFeed]) -> Packed:
+    """Lays out the new tokens of the rows in `feeds`."""
+    first, end = min(feeds), max(feeds) + 1
+    num_tokens = max(len(feed.without_logits) + len(feed.with_logits) for feed in feeds.values())
+    num_slots = max(feed.tree.num_slots for feed in feeds.values())
+    shape = (end - first, num_tokens)
+    input_ids, position_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    slots = np.full(shape, TRASH_SLOT, np.int64)
+    is_ancestor = np.zeros((*shape, num_slots), np.bool_)
+    is_ancestor[:, :, TRASH_SLOT] = True  # padding attends to something, or its softmax would be undefined
+    slot_positions = np.zeros((shape[0], num_slots), np.int64)
+    where: dict[CachedToken, tuple[int, int]] = {}
+    for row_number, feed in feeds.items():
+        row = row_number - first
+        nodes = [*feed.without_logits, *feed.with_logits]
+        for column, node in enumerate(nodes, start=num_tokens - len(nodes)):
+            where[node] = (row, column)
+            input_ids[row, column], position_ids[row, column] = node.token, node.position
+            slots[row, column] = node.slot
+        _mark_ancestors(is_ancestor[row], slot_positions[row], feed.tree, nodes, where)
+    return Packed(
+        rows=slice(first, end),
+        input_ids=input_ids,
+        position_ids=position_ids,
+        slots=slots,
+        is_ancestor=is_ancestor,
+        slot_positions=slot_positions,
+        where=where,
+        num_logits=max(len(feed.with_logits) for feed in feeds.values()),
+    )
+
+
+def _mark_ancestors(
+    is_ancestor: NDArray[np.bool_],
+    slot_positions: NDArray[np.int64],
+    tree: PrefixTree,
+    nodes: Sequence[CachedToken],
+    where: Mapping[CachedToken, tuple[int, int]],
+) -> None:
+    """Fills in the mask of one row: a token sees what its parent sees, its parent, and itself."""
+    seen_by: dict[CachedToken, NDArray[np.bool_]] = {}
+    for node in sorted(nodes, key=lambda node: node.position):
+        _, column = where[node]
+        mask = is_ancestor[column]
+        parent = node.parent
+        assert parent is not None
+        if parent not in seen_by:
+            before = tree.slots_before(node)
+            seen_by[parent] = np.zeros_like(mask)
+            seen_by[parent][before] = True
+            slot_positions[before] = np.arange(node.position - 1, -1, -1)
+        mask[:] = seen_by[parent]
+        mask[node.slot] = True
+        slot_positions[node.slot] = node.position
+        seen_by[node] = mask
+
+
+class TreeCache(Cache):
+    """Keys and values of all rows, in the form in which transformers' models ask for them.
+
+    `plan` is set before each forward pass. Rows and slots are added as they are needed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.layer_class_to_replicate = lambda: TreeLayer(self)  # type: ignore[assignment]  # called like a class
+        self.plan: Packed | None = None
+        self.hidden: torch.Tensor | None = None
+
+    def store_hidden(self, hidden: torch.Tensor) -> None:
+        """Keeps the last hidden states `[num_rows, num_tokens, dimension]` of the tokens of the plan."""
+        assert self.plan is not None
+        rows, _, slots = self.plan.is_ancestor.shape
+        self.hidden = fitting(self.hidden, (self.plan.rows.stop, slots, hidden.shape[-1]), hidden, slot_axis=1)
+        index = torch.from_numpy(self.plan.slots).to(hidden.device)
+        self.hidden[self.plan.rows][torch.arange(rows, device=hidden.device)[:, None], index] = hidden
+
+    def clear(self) -> None:
+        """Frees all memory."""
+        self.layers.clear()
+        self.hidden = None
+
+
+class TreeLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transformers' hook is not annotated
+    """Keys and values of one layer, `[num_rows, num_heads, num_slots, head_size]`."""
+
+    is_sliding = False
+
+    def __init__(self, cache: TreeCache) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._cache = cache
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing to do: memory is taken by the first `update`."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes the new tokens `[num_rows, num_heads, num_tokens, head_size]`; returns all slots of their rows."""
+        plan = self._cache.plan
+        assert plan is not None
+        num_slots = plan.is_ancestor.shape[2]
+        num_rows, num_heads, _, _ = key_states.shape
+        self.keys = fitting(self.keys, (plan.rows.stop, num_heads, num_slots, key_states.shape[3]), key_states, 2)
+        self.values = fitting(
+            self.values, (plan.rows.stop, num_heads, num_slots, value_states.shape[3]), value_states, 2
+        )
+        rows = torch.arange(num_rows, device=key_states.device)[:, None]
+        slots = torch.from_numpy(plan.slots).to(key_states.device)
+        self.keys[plan.rows].transpose(1, 2)[rows, slots] = key_states.transpose(1, 2)
+        self.values[plan.rows].transpose(1, 2)[rows, slots] = value_states.transpose(1, 2)
+        return self.keys[plan.rows, :, :num_slots], self.values[plan.rows, :, :num_slots]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Unused by transformers where the mask is given: the slots there are, and no offset."""
+        return self.get_seq_length(), 0
+
+    def get_seq_length(self) -> int:
+        """The number of slots; positions are given, so nothing is counted by it."""
+        plan = self._cache.plan
+        return plan.is_ancestor.shape[2] if plan is not None else 0
+
+    def get_max_length(self) -> int:
+        """Unbounded."""
+        return -1
+
+
+def fitting(tensor: torch.Tensor | None, shape: tuple[int, ...], like: torch.Tensor, slot_axis: int) -> torch.Tensor:
+    """`tensor`, or a larger copy of it, so that it holds `shape`; its slots grow by doubling."""
+    if tensor is not None and tensor.shape[0] >= shape[0] and tensor.shape[slot_axis] >= shape[slot_axis]:
+        return tensor
+    old_shape = tensor.shape if tensor is not None else (0,) * len(shape)
+    new_shape = list(shape)
+    new_shape[0] = max(shape[0], old_shape[0])
+    has_room = old_shape[slot_axis] >= shape[slot_axis]
+    new_shape[slot_axis] = old_shape[slot_axis] if has_room else max(shape[slot_axis], 2 * old_shape[slot_axis])
+    larger = torch.zeros(new_shape, dtype=like.dtype, device=like.device)
+    if tensor is not None:
+        larger[tuple(slice(0, size) for size in old_shape)] = tensor
+    return larger

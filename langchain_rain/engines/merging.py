@@ -1,0 +1,183 @@
+"""Channels: one owner per engine, so that everybody's pending requests share its forward passes.
+
+Searches of one caller, of several threads and of several tasks all submit to the channel of the engine. Its owner takes
+what has come in, does one step, tells the listeners (who may submit again at once, from inside), and goes on.
+"""
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from langchain_rain.engines.base import AsyncEngine, Cost, Listener, Stepper, Ticket, checked_reply
+from langchain_rain.errors import EngineError
+from langchain_rain.search.protocol import Context, Request
+
+logger = logging.getLogger(__name__)
+
+
+class StepperChannel:
+    """Owns a stepper by a thread that lives while there is work, and ends when there is none."""
+
+    def __init__(self, engine: Stepper) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._inbox: list[Callable[[], None]] = []
+        self._thread: threading.Thread | None = None
+        self._waiting: dict[Ticket, tuple[Listener, int, Request]] = {}
+
+    def post(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            self._inbox.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=f"rain-{self._engine.name}")
+                self._thread.start()
+
+    def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
+        def job() -> None:
+            failed = {}
+            for number, request in requests.items():
+                try:
+                    self._waiting[self._engine.submit(request)] = (listener, number, request)
+                except Exception as error:  # noqa: BLE001 - whoever asked is told, nobody hangs
+                    failed[number] = _failure(self._engine.name, error, request)
+            if failed:
+                listener.on_progress(Cost(), failed)
+
+        self.post(job)
+
+    def cancel(self, listener: Listener) -> None:
+        def job() -> None:
+            for ticket in [ticket for ticket, entry in self._waiting.items() if entry[0] is listener]:
+                del self._waiting[ticket]
+                self._engine.cancel(ticket)
+
+        self.post(job)
+
+    def close(self, context: Context) -> None:
+        self.post(lambda: self._engine.close(context))
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                jobs, self._inbox = self._inbox, []
+                if not jobs and not self._waiting:
+                    self._thread = None
+                    return
+            for job in jobs:
+                self._do(job)
+            if self._waiting:
+                self._step()
+
+    def _do(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception:  # the owner lives on for the others
+            logger.exception("A job on the engine %s failed.", self._engine.name)
+
+    def _step(self) -> None:
+        try:
+            report = self._engine.step()
+            finished, positions = report.finished, report.positions
+        except Exception as error:  # noqa: BLE001 - the step belongs to all; whoever waits is told, nobody hangs
+            failure = _failure(self._engine.name, error)
+            for ticket in self._waiting:
+                self._engine.cancel(ticket)
+            finished, positions = dict.fromkeys(self._waiting, failure), {}
+        self._tell(finished, positions)
+
+    def _tell(self, finished: Mapping[Ticket, Any], positions: Mapping[Ticket, int]) -> None:
+        """Tells every listener once, in the order of their oldest request."""
+        spent: dict[int, int] = {}
+        replies: dict[int, dict[int, Any]] = {}
+        listeners: dict[int, Listener] = {}
+        for ticket, (listener, number, request) in list(self._waiting.items()):
+            if ticket in finished or ticket in positions:
+                listeners[id(listener)] = listener
+            if ticket in positions:
+                spent[id(listener)] = spent.get(id(listener), 0) + positions[ticket]
+            if ticket in finished:
+                del self._waiting[ticket]
+                reply = checked_reply(request, finished[ticket], engine=self._engine.name)
+                replies.setdefault(id(listener), {})[number] = reply
+        for key, listener in listeners.items():
+            cost = Cost(forward_passes=1, token_positions=spent[key]) if key in spent else Cost()
+            listener.on_progress(cost, replies.get(key, {}))
+
+
+class AsyncChannel:
+    """Owns an async engine by an event loop in a thread of its own, started with the first request."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[asyncio.Task[None], Listener] = {}
+
+    def post(self, job: Callable[[], None]) -> None:
+        self._running_loop().call_soon_threadsafe(job)
+
+    def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
+        def job() -> None:
+            for number, request in requests.items():
+                task = asyncio.get_running_loop().create_task(self._answer(number, request, listener))
+                self._tasks[task] = listener
+                task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+        self.post(job)
+
+    def cancel(self, listener: Listener) -> None:
+        def job() -> None:
+            for task in [task for task, owner in self._tasks.items() if owner is listener]:
+                del self._tasks[task]
+                task.cancel()
+
+        self.post(job)
+
+    def close(self, context: Context) -> None:
+        def job() -> None:
+            task = asyncio.get_running_loop().create_task(self._engine.aclose(context))
+            closing.add(task)
+            task.add_done_callback(closing.discard)
+
+        closing: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
+        self.post(job)
+
+    async def _answer(self, number: int, request: Request, listener: Listener) -> None:
+        name = self._engine.name
+        try:
+            answered = await self._engine.answer(request)
+            reply, cost = answered.reply, answered.cost
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, nobody hangs
+            reply, cost = _failure(name, error, request), Cost()
+        if asyncio.current_task() in self._tasks:  # not cancelled meanwhile
+            listener.on_progress(cost, {number: checked_reply(request, reply, engine=name)})
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=_run_loop, args=(self._loop,), name=f"rain-{self._engine.name}", daemon=True
+                )
+                thread.start()
+                weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+            return self._loop
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _failure(engine: str, error: Exception, request: Request | None = None) -> EngineError:
+    """What a listener is told in place of a reply when an engine raised."""
+    logger.error("The engine %s failed.", engine, exc_info=error)
+    kind = type(request).__name__ if request is not None else ""
+    failure = EngineError(f"{engine} failed: {type(error).__name__}: {error}", engine=engine, request=kind)
+    failure.__cause__ = error
+    return failure

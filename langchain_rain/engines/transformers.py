@@ -1,0 +1,358 @@
+"""Any decoder-only Hugging Face model, in this process.
+
+A stepper: each step is one forward pass over the new tokens of all pending requests, those of siblings side by side,
+both orders of a judgement's options at once. Everything a conversation has computed is kept in its row of the cache.
+"""
+
+import hashlib
+import inspect
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from langchain_core.embeddings import Embeddings
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from langchain_rain.engines.base import StepReport, Ticket
+from langchain_rain.engines.embeddings import embed_texts
+from langchain_rain.engines.kv_tree import Packed, RowFeed, TreeCache, pack
+from langchain_rain.engines.merging import StepperChannel
+from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
+from langchain_rain.engines.sampling import answer_wants
+from langchain_rain.engines.text import Conversation, TextCodec
+from langchain_rain.engines.work import EmbedWork, ExpandWork, Got, RolloutWork, ScoreWork, Want, Work
+from langchain_rain.errors import EngineError
+from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
+
+CACHE_MARGIN = 200
+"""Room, in tokens, for the siblings of a search beside its prompt and answer."""
+
+CACHE_FACTOR = 3
+"""How often prompt, answer and margin fit into the cache of a search: written, judged, and tried."""
+
+KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+
+
+class TransformersEngine:
+    """Answers requests with a Hugging Face model and tokenizer.
+
+    Args:
+        model: a `PreTrainedModel` with a language-modelling head, attention by sdpa or eager.
+        tokenizer: its `PreTrainedTokenizerBase`.
+        embeddings: answers `Embed` from decoded text; without it the mean of the model's own last hidden states does.
+        name: names the engine in errors and results; by default the model's name.
+
+    Raises:
+        EngineError: the model cannot be searched with: what it lacks is named.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, embeddings: Embeddings | None = None, name: str = "") -> None:
+        self.name = name or str(model.config.name_or_path) or type(model).__name__
+        _check_model(model, self.name)
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.embeddings = embeddings
+        self.channel = StepperChannel(self)
+        self.max_context = int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
+        self._codec = TextCodec(tokenizer, eos_token_ids=_eos_token_ids(model, tokenizer), name=self.name)
+        self._cache = TreeCache()
+        self._conversations: dict[Context, Conversation] = {}
+        self._trees: dict[Context, PrefixTree] = {}
+        self._rows: dict[Context, int] = {}
+        self._pending: dict[Ticket, Work | Exception] = {}
+        self._tickets = itertools.count()
+        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str,
+        *,
+        dtype: str | torch.dtype = "auto",
+        device: str | None = None,
+        embeddings: Embeddings | None = None,
+        trust_remote_code: bool = False,
+    ) -> "TransformersEngine":
+        """Loads a model and its tokenizer from a folder or the Hugging Face hub; weights from safetensors only.
+
+        Args:
+            id_or_path: the folder, or the id on the hub.
+            dtype: of the weights, for example "float32"; "auto" takes what the files hold.
+            device: for example "cuda:0"; by default the first GPU, or the CPU where there is none.
+            embeddings: as for the class.
+            trust_remote_code: whether code that comes with the model may run.
+
+        Raises:
+            EngineError: there is no such model, or it cannot be loaded.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(id_or_path, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_pretrained(
+                id_or_path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            )
+            model = model.to(device=device)
+        except (OSError, ValueError, KeyError) as error:
+            raise EngineError(
+                f"{id_or_path!r} is neither a folder with a Hugging Face model (config.json, tokenizer, safetensors) "
+                f"nor a model on the hub that can be reached: {error}",
+                engine=id_or_path,
+            ) from error
+        return cls(model, tokenizer, embeddings=embeddings, name=id_or_path)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Name, number type and a hash over a sample of the weights; the encoder too if there is one."""
+        digest = hashlib.sha256()
+        for name, weight in self.model.named_parameters():
+            sample = weight.detach().flatten()[:64].float().cpu().numpy()
+            digest.update(name.encode() + repr(tuple(weight.shape)).encode() + sample.tobytes())
+        encoder = repr(self.embeddings) if self.embeddings is not None else None
+        return {
+            "engine": "transformers",
+            "name": self.name,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "weights": digest.hexdigest()[:16],
+            "embeddings": encoder,
+        }
+
+    @property
+    def peak_cached_positions(self) -> int:
+        """The largest number of token positions that one of the open conversations has had cached at once."""
+        return max((tree.peak_num_cached for tree in self._trees.values()), default=0)
+
+    def open(self, prompt: str, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
+        """Begins a conversation.
+
+        Raises:
+            EngineError: the prompt is empty and the model cannot begin a text, or prompt and answer exceed its context.
+        """
+        tokens = self._codec.prompt_tokens(prompt)
+        if len(tokens) + max_tokens > self.max_context:
+            raise EngineError(
+                f"A prompt of {len(tokens)} tokens and max_tokens={max_tokens} exceed the context of {self.name}, "
+                f"{self.max_context} tokens. Shorten the prompt or lower max_tokens.",
+                engine=self.name,
+            )
+        context = Context(self.name, num_prompt_tokens=len(tokens))
+        self._conversations[context] = Conversation(tokens, max_tokens, tuple(stop))
+        return context
+
+    def close(self, context: Context) -> None:
+        """Frees the row of a conversation; the memory of all rows with the last of them."""
+        self._conversations.pop(context, None)
+        self._trees.pop(context, None)
+        self._rows.pop(context, None)
+        if not self._rows:
+            self._cache.clear()
+
+    def submit(self, request: Request) -> Ticket:
+        """Takes a request for the following steps."""
+        ticket = next(self._tickets)
+        try:
+            self._pending[ticket] = self._work(request)
+        except EngineError as error:
+            self._pending[ticket] = error
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Forgets a request."""
+        self._pending.pop(ticket, None)
+
+    @torch.inference_mode()
+    def step(self) -> StepReport:
+        """One forward pass over the new tokens of all pending work, if there are any."""
+        working = {
+            ticket: work
+            for ticket, work in self._pending.items()
+            if not isinstance(work, Exception) and work.reply is None
+        }
+        positions = self._advance(working)
+        finished = {}
+        for ticket, work in list(self._pending.items()):
+            reply = work if isinstance(work, Exception) else work.reply
+            if reply is not None:
+                finished[ticket] = reply
+                del self._pending[ticket]
+        return StepReport(finished, positions)
+
+    def _work(self, request: Request) -> Work:
+        conversation = self._conversations[request.context]
+        if isinstance(request, Expand):
+            return ExpandWork(request, conversation, self._codec)
+        if isinstance(request, Rollout):
+            return RolloutWork(request, conversation, self._codec)
+        if isinstance(request, Embed):
+            return EmbedWork(request, conversation)
+        return self._score_work(request)
+
+    def _score_work(self, request: Score) -> ScoreWork:
+        tokens = self._codec.question_tokens(request.question, request.answer_prefix)
+        if len(tokens) >= self.max_context:
+            raise EngineError(
+                f"A judgement of {len(tokens)} tokens exceeds the context of {self.name}, {self.max_context} tokens. "
+                "Shorten the rubric's examples or the prompt, or give a judge with a longer context.",
+                engine=self.name,
+                request="Score",
+            )
+        return ScoreWork(request, tokens, [self._codec.option_token_ids(option) for option in request.options])
+
+    def _advance(self, working: Mapping[Ticket, Work]) -> dict[Ticket, int]:
+        """Moves all work one step forward; returns the new positions of each that took part."""
+        if self.embeddings is not None:
+            self._embed_texts([work for work in working.values() if isinstance(work, EmbedWork)])
+            working = {ticket: work for ticket, work in working.items() if work.reply is None}
+        for context in {work.context for work in working.values()}:
+            self._tree(context).begin_step()
+        plans = {ticket: work.plan(self._tree(work.context)) for ticket, work in working.items()}
+        to_fill: dict[CachedToken, Ticket] = {}
+        for ticket, (needed, wants) in plans.items():
+            asked = {want.node for want in wants}
+            for node in needed:
+                if not node.is_filled or node in asked:
+                    to_fill.setdefault(node, ticket)
+        answers = self._forward(working, plans, to_fill)
+        for ticket, work in working.items():
+            work.take([answers[want] for want in plans[ticket][1]])
+            if isinstance(work, EmbedWork):
+                work.reply = self._mean_hidden(work)
+        owners = list(to_fill.values())
+        return {ticket: owners.count(ticket) for ticket in working} if to_fill else {}
+
+    def _forward(
+        self,
+        working: Mapping[Ticket, Work],
+        plans: Mapping[Ticket, tuple[Sequence[CachedToken], Sequence[Want]]],
+        to_fill: Mapping[CachedToken, Ticket],
+    ) -> dict[Want, Got]:
+        if not to_fill:
+            return {}
+        wants = list(dict.fromkeys(want for _, each in plans.values() for want in each))
+        asked = {want.node for want in wants}
+        feeds: dict[int, RowFeed] = {}
+        for context in dict.fromkeys(work.context for work in working.values()):
+            nodes = [node for node, ticket in to_fill.items() if working[ticket].context is context]
+            if nodes:
+                feeds[self._rows[context]] = RowFeed(
+                    self._trees[context],
+                    without_logits=[node for node in nodes if node not in asked],
+                    with_logits=[node for node in nodes if node in asked],
+                )
+        packed = pack(feeds)
+        try:
+            logits = self._run_model(packed)
+        except BaseException:
+            self._forget_everything()
+            raise
+        for node in to_fill:
+            node.is_filled = True
+        if not wants:
+            return {}
+        offset = packed.input_ids.shape[1] - logits.shape[1]
+        places = [packed.where[want.node] for want in wants]
+        rows, columns = [row for row, _ in places], [column - offset for _, column in places]
+        return dict(zip(wants, answer_wants(wants, logits[rows, columns]), strict=True))
+
+    def _run_model(self, packed: Packed) -> torch.Tensor:
+        """The logits of the last tokens of each row, `[num_rows, num_logits or more, vocabulary]`."""
+        device = self.model.device
+        self._cache.plan = packed
+        keep = {"logits_to_keep": max(1, packed.num_logits)} if self._takes_logits_to_keep else {}
+        hidden: list[torch.Tensor] = []
+        handle = self.model.base_model.register_forward_hook(lambda _module, _args, output: hidden.append(output[0]))
+        try:
+            output = self.model(
+                input_ids=torch.from_numpy(packed.input_ids).to(device),
+                position_ids=torch.from_numpy(packed.position_ids).to(device),
+                attention_mask=self._attention_mask(packed, device),
+                past_key_values=self._cache,
+                use_cache=True,
+                **keep,
+            )
+        finally:
+            handle.remove()
+        self._cache.store_hidden(hidden[0])
+        logits = output.logits
+        assert isinstance(logits, torch.Tensor)
+        return logits
+
+    def _attention_mask(self, packed: Packed, device: torch.device) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What the model's layers take: boolean for sdpa, additive for eager; one for each type of layer."""
+        config = self.model.config
+        full = packed.is_ancestor
+        window = getattr(config, "sliding_window", None)
+        layer_types = set(getattr(config, "layer_types", None) or ())
+        if window is None or (layer_types and "sliding_attention" not in layer_types):
+            return self._as_mask(full, device)
+        distances = packed.position_ids[:, :, None] - packed.slot_positions[:, None, :]
+        sliding = full & (distances < window)
+        if not layer_types:
+            return self._as_mask(sliding, device)
+        return {"full_attention": self._as_mask(full, device), "sliding_attention": self._as_mask(sliding, device)}
+
+    def _as_mask(self, is_seen: np.ndarray[Any, np.dtype[np.bool_]], device: torch.device) -> torch.Tensor:
+        mask = torch.from_numpy(is_seen).to(device)[:, None]
+        if self.model.config._attn_implementation != "eager":
+            return mask
+        additive = torch.zeros(mask.shape, dtype=self.model.dtype, device=device)
+        return additive.masked_fill_(~mask, torch.finfo(self.model.dtype).min)
+
+    def _mean_hidden(self, work: EmbedWork) -> np.ndarray[Any, np.dtype[np.float64]]:
+        assert self._cache.hidden is not None
+        states = self._cache.hidden[self._rows[work.context], work.slots].double()
+        return np.asarray(torch.nn.functional.normalize(states.mean(dim=0), dim=0).cpu().numpy())
+
+    def _embed_texts(self, works: Sequence[EmbedWork]) -> None:
+        """Answers `Embed` by the encoder, all of a step in one batch."""
+        assert self.embeddings is not None
+        texts = []
+        for work in works:
+            prefix, count = work.request.prefix, work.request.num_tokens
+            whole = self._codec.read(work.conversation, prefix).decoded
+            texts.append(whole[len(self._codec.read(work.conversation, prefix[:-count]).decoded) :])
+        for work, vector in zip(works, embed_texts(self.embeddings, texts), strict=True):
+            work.reply = vector
+
+    def _tree(self, context: Context) -> PrefixTree:
+        """The tree of cached tokens of a conversation, in a row of its own."""
+        if context not in self._trees:
+            conversation = self._conversations[context]
+            room = len(conversation.prompt_tokens) + conversation.max_tokens + CACHE_MARGIN
+            self._trees[context] = PrefixTree(CACHE_FACTOR * room)
+            taken = set(self._rows.values())
+            self._rows[context] = next(row for row in itertools.count() if row not in taken)
+        return self._trees[context]
+
+    def _forget_everything(self) -> None:
+        """After a forward pass that failed nothing in the cache can be trusted."""
+        self._trees.clear()
+        self._rows.clear()
+        self._pending.clear()
+        self._cache.clear()
+
+
+def _check_model(model: Any, name: str) -> None:
+    config = model.config
+    unknown = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYER_TYPES
+    problem = None
+    if getattr(config, "is_encoder_decoder", False):
+        problem = "it is an encoder-decoder; a decoder-only model is needed"
+    elif unknown or getattr(model, "_is_stateful", False):
+        problem = f"its layers keep a state that cannot be rewound: {', '.join(sorted(unknown)) or 'recurrent'}"
+    elif "position_ids" not in inspect.signature(model.forward).parameters:
+        problem = "its forward pass takes no position_ids"
+    elif config._attn_implementation not in ("sdpa", "eager"):
+        problem = (
+            f"its attention is {config._attn_implementation!r}; load it with attn_implementation='sdpa' or 'eager'"
+        )
+    if problem is not None:
+        raise EngineError(f"{name} cannot be searched with: {problem}.", engine=name)
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> set[int]:
+    """All tokens that end a text, by the generation settings and the tokenizer; may be empty."""
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    listed = ids if isinstance(ids, list) else [ids]
+    return {int(each) for each in [*listed, tokenizer.eos_token_id] if each is not None}

@@ -1,0 +1,86 @@
+"""From a rubric and a transcript to a verdict: text building and arithmetic around `Score`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from langchain_rain.rubrics.rubric import ANSWER_PREFIX, LABELS, Criterion, Rubric, render_question
+from langchain_rain.search.protocol import Context, OptionLogprobs, Score, Steps, Verdict, ask_all
+
+Scoring = Literal["binary", "probability"]
+"""How the two orders of the options become a value; see `criterion_value`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RubricJudge:
+    """Judges transcripts by a rubric, asking each criterion in both orders of its options, all in one round.
+
+    Attributes:
+        rubric: the criteria.
+        context: the conversation of the engine that judges.
+        scoring: "binary" (the reference code of RAIN) or "probability" (graded).
+        min_option_mass: in [0, 1]; with no more probability than this on its options in either order a criterion
+            abstains, and with it the verdict.
+    """
+
+    rubric: Rubric
+    context: Context
+    scoring: Scoring = "binary"
+    min_option_mass: float = 0.0
+
+    @property
+    def can_veto(self) -> bool:
+        return any(criterion.veto for criterion in self.rubric.criteria)
+
+    def __call__(self, transcript: str) -> Steps[Verdict]:
+        requests = [
+            self._score(criterion, transcript, is_swapped=is_swapped)
+            for criterion in self.rubric.criteria
+            for is_swapped in (False, True)
+        ]
+        replies: Sequence[OptionLogprobs] = yield from ask_all(requests)
+        return self._verdict(list(zip(replies[::2], replies[1::2], strict=True)))
+
+    def _score(self, criterion: Criterion, transcript: str, *, is_swapped: bool) -> Score:
+        examples = [example for example in self.rubric.examples if example.criterion == criterion.name]
+        question = render_question(criterion, transcript, is_swapped=is_swapped, examples=examples)
+        return Score(self.context, question, ANSWER_PREFIX, LABELS)
+
+    def _verdict(self, replies: Sequence[tuple[OptionLogprobs, OptionLogprobs]]) -> Verdict:
+        criteria = self.rubric.criteria
+        values = {
+            criterion.name: criterion_value(straight, swapped, self.scoring)
+            for criterion, (straight, swapped) in zip(criteria, replies, strict=True)
+        }
+        if any(criterion.veto and values[criterion.name] < 0 for criterion in criteria):
+            return Verdict(-1.0, values, is_vetoed=True)
+        if any(reply.mass <= self.min_option_mass for pair in replies for reply in pair):
+            return Verdict(0.0, values, is_abstained=True)
+        total_weight = sum(criterion.weight for criterion in criteria)
+        mean = sum(criterion.weight * values[criterion.name] for criterion in criteria) / total_weight
+        return Verdict(mean, values)
+
+
+def criterion_value(straight: OptionLogprobs, swapped: OptionLogprobs, scoring: Scoring) -> float:
+    """The value of a criterion in [-1, 1] (RAIN, section 3.2, self-evaluation).
+
+    Args:
+        straight: log probabilities of the labels with the good option first.
+        swapped: the same with the bad option first, which cancels a preference for a label.
+        scoring: "binary" gives an order 1 vote if the good option is the more probable one, so -1, 0 or 1 in all;
+            "probability" takes p(good) / (p(good) + p(bad)) of each order.
+    """
+    margins = (_margin(*straight.logprobs), -_margin(*swapped.logprobs))
+    votes = [float(margin > 0) if scoring == "binary" else _sigmoid(margin) for margin in margins]
+    return 2 * sum(votes) / len(votes) - 1
+
+
+def _margin(first: float, second: float) -> float:
+    """first - second, 0 where they are equal, infinite or not."""
+    return 0.0 if first == second else first - second
+
+
+def _sigmoid(margin: float) -> float:
+    """1 / (1 + exp(-margin)) without overflow."""
+    return 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))

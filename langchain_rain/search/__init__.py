@@ -1,0 +1,1 @@
+"""The search: pure, deterministic, and ignorant of models, threads, clocks and LangChain."""

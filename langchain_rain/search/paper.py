@@ -1,0 +1,344 @@
+"""RAIN as published: the two loops of the paper, in the paper's order.
+
+`generate` is the outer loop (RAIN, algorithm 1): `choose` a token set, commit it, until the text ends.
+`simulate` is the inner loop: select, roll out, evaluate, back up. Rewinding is no operation of its own: the next
+simulation starts from the root again and asks about a shorter prefix.
+
+A leaf's children are asked for when it is visited again, not before: seeds depend on the path alone, so the trace is
+that of expanding at once, and a leaf that is never visited again costs no expansion.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from langchain_rain.errors import BudgetExceededError, EngineError
+from langchain_rain.search import similarity
+from langchain_rain.search.config import SearchConfig
+from langchain_rain.search.protocol import (
+    Committed,
+    Context,
+    Embed,
+    Event,
+    Expand,
+    FinishReason,
+    Judge,
+    Request,
+    Rollout,
+    Simulated,
+    Steps,
+    TokenSet,
+    Tokens,
+    Verdict,
+    ask_all,
+    derive_seed,
+)
+from langchain_rain.search.tree import (
+    Node,
+    Tree,
+    add_children,
+    assign_priors,
+    backup,
+    best_for_search,
+    ranked_children,
+)
+
+StopReason = FinishReason | Literal["dead_end", "budget"]
+"""Why a search ended: its text did, no token set could be accepted, or a budget was spent."""
+
+NUM_ADDITION_DRAWS = 5
+"""Draws to find one more distinct token set; "a few" in the paper's words."""
+
+NO_ROLLOUT = TokenSet(tokens=(), text="")
+
+
+@dataclass(slots=True, eq=False)
+class Search:
+    """What one search knows. Made by the caller, advanced by `generate`.
+
+    Attributes:
+        context: the conversation of the engine that writes.
+        judge: what answers are judged by.
+        config: the numbers.
+        seed: from which the seeds of all requests are derived.
+        transcript: what stands before the answer when it is judged, verbatim.
+        verdicts: judgements so far, by the text of the answer.
+    """
+
+    context: Context
+    judge: Judge
+    config: SearchConfig
+    seed: int
+    transcript: str
+    tree: Tree = field(default_factory=Tree)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    last_leaf: Tokens = ()
+    num_simulations: int = 0
+    num_rewinds: int = 0
+    num_rewound_tokens: int = 0
+    num_token_sets: int = 0
+
+    def ask_all(self, requests: Sequence[Request]) -> Steps[Sequence[Any]]:
+        """Asks, and lets the driver know what has happened since it was asked last."""
+        events, self.events = self.events, []
+        return (yield from ask_all(requests, events))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer a search ended with.
+
+    Attributes:
+        text: all that was committed.
+        tokens: the tokens of all that was committed.
+        verdict: the last judgement of `text`; None if a budget was spent before it.
+        is_satisfied: whether that judgement lets the answer be given to the caller, the text having ended by itself.
+        stop_reason: why the search ended.
+        events: what has happened since the last round.
+    """
+
+    text: str
+    tokens: Tokens
+    verdict: Verdict | None
+    is_satisfied: bool
+    stop_reason: StopReason
+    num_token_sets: int
+    num_simulations: int
+    num_rewinds: int
+    num_rewound_tokens: int
+    events: tuple[Event, ...] = ()
+
+
+def generate(search: Search) -> Steps[SearchResult]:
+    """The outer loop: commits one token set after another until the text ends (RAIN, algorithm 1)."""
+    stop_reason: StopReason | None = None
+    verdict: Verdict | None = None
+    try:
+        while stop_reason is None:
+            stop_reason = yield from extend(search)
+        verdict = yield from evaluate(search, search.tree.root.text)
+    except BudgetExceededError:
+        stop_reason = "budget"
+    root = search.tree.root
+    ended_by_itself = stop_reason not in ("dead_end", "budget")
+    return SearchResult(
+        text=root.text,
+        tokens=root.prefix,
+        verdict=verdict,
+        is_satisfied=verdict is not None and ended_by_itself and verdict.satisfies(search.config.accept_value),
+        stop_reason=stop_reason,
+        num_token_sets=search.num_token_sets,
+        num_simulations=search.num_simulations,
+        num_rewinds=search.num_rewinds,
+        num_rewound_tokens=search.num_rewound_tokens,
+        events=tuple(search.events),
+    )
+
+
+def extend(search: Search) -> Steps[StopReason | None]:
+    """Chooses the next token set, commits it and moves the root; returns why the text ends with it, if it does."""
+    before = search.num_simulations
+    is_above_threshold = yield from choose(search)
+    chosen, is_satisfied = yield from accept(search, is_above_threshold=is_above_threshold)
+    if chosen is None:
+        return "dead_end"
+    assert chosen.token_set is not None
+    search.events.append(Committed(chosen.token_set, chosen.value, search.num_simulations - before, is_satisfied))
+    search.num_token_sets += 1
+    search.tree.move_root(chosen)
+    return chosen.finish_reason
+
+
+def choose(search: Search) -> Steps[bool]:
+    """Simulates from the root until its best child is visited and valued enough; returns whether it is.
+
+    The root's visits from before it became the root count towards `max_simulations`.
+    """
+    config, root = search.config, search.tree.root
+    if not root.children:
+        yield from expand(search, root)
+    _assign_priors(search, root)
+    simulations_before = root.visit_count if search.num_token_sets else 0
+    at_least = min(config.min_further_simulations, config.max_simulations)
+    for _ in range(max(config.max_simulations - simulations_before, at_least)):
+        yield from simulate(search)
+        best = ranked_children(root)[0]
+        if best.visit_count > config.min_visits and best.value > config.value_threshold:
+            return True
+    return False
+
+
+def accept(search: Search, *, is_above_threshold: bool) -> Steps[tuple[Node | None, bool]]:
+    """The child of the root to commit, and whether the text up to its end was judged well.
+
+    Children are judged directly, without a rollout, where that decides: under a rubric that may veto, and where the
+    search ended below `value_threshold` and `accept_value` asks for more than -1. None if no child passes.
+    """
+    config, ranked = search.config, ranked_children(search.tree.root)
+    if is_above_threshold and not search.judge.can_veto:
+        return ranked[0], True
+    if config.accept_value <= -1 and not search.judge.can_veto:
+        return ranked[0], False
+    for child in ranked:
+        verdict = yield from evaluate(search, child.text)
+        if not verdict.is_vetoed and verdict.value >= config.accept_value:
+            return child, verdict.satisfies(config.accept_value)
+    return None, False
+
+
+def simulate(search: Search) -> Steps[None]:
+    """The inner loop: one simulation from the root to a leaf and back (RAIN, section 3.1)."""
+    leaf = yield from select(search)
+    rollout = yield from roll_out(search, leaf)
+    verdict = yield from evaluate(search, leaf.text + rollout.text)
+    path = search.tree.path_to(leaf)
+    embeddings = yield from embed_path(search, path, rollout)
+    backup(path, verdict.value)
+    _learn_similarity(search, path[1:], embeddings, verdict.value)
+    _record_simulation(search, leaf, rollout, verdict.value)
+
+
+def select(search: Search) -> Steps[Node]:
+    """Goes from the root to a leaf that has not been judged yet, or is the end of a text."""
+    node = search.tree.root
+    while node.visit_count > 0 and node.finish_reason is None:
+        if not node.children:
+            yield from expand(search, node)
+        else:
+            yield from maybe_add_child(search, node)
+        node = best_for_search(node, c_puct=search.config.c_puct)
+    return node
+
+
+def expand(search: Search, node: Node) -> Steps[None]:
+    """Asks for the children of `node`."""
+    token_sets = yield from _ask_token_sets(
+        search, node, num_token_sets=search.config.num_children, num_draws=search.config.num_draws
+    )
+    if not token_sets:
+        raise EngineError(
+            f"The engine offered no token set after {len(node.prefix)} tokens, though the text has not ended.",
+            engine=search.context.engine_name,
+            request="Expand",
+        )
+    add_children(node, token_sets)
+    _assign_priors(search, node)
+
+
+def maybe_add_child(search: Search, node: Node) -> Steps[None]:
+    """Adds one more child where the choices are all alike and all bad (RAIN, section 3.3)."""
+    config = search.config
+    if not config.adds_children or not similarity.wants_another_child(
+        node,
+        max_children=config.max_children,
+        num_tokens=config.token_set_length(node.depth),
+        spread_threshold=config.spread_threshold,
+    ):
+        return
+    token_sets = yield from _ask_token_sets(search, node, num_token_sets=1, num_draws=NUM_ADDITION_DRAWS)
+    add_children(node, token_sets)
+    _assign_priors(search, node)
+
+
+def roll_out(search: Search, leaf: Node) -> Steps[TokenSet]:
+    """Continues a leaf to the end of a clause, so that there is something to judge (RAIN, section 3.2)."""
+    if leaf.finish_reason is not None:
+        return NO_ROLLOUT
+    config = search.config
+    request = Rollout(
+        search.context,
+        leaf.prefix,
+        until=config.rollout_until,
+        max_tokens=config.max_rollout_tokens,
+        temperature=config.temperature,
+        seed=derive_seed(search.seed, Rollout, leaf.prefix, leaf.visit_count),
+    )
+    (rollout,) = yield from search.ask_all((request,))
+    assert isinstance(rollout, TokenSet)
+    return rollout
+
+
+def evaluate(search: Search, text: str) -> Steps[Verdict]:
+    """Judges an answer that begins with `text`; the same text is judged once (RAIN, section 3.2)."""
+    if text not in search.verdicts:
+        search.verdicts[text] = yield from search.judge(search.transcript + text)
+    return search.verdicts[text]
+
+
+def embed_path(search: Search, path: Sequence[Node], rollout: TokenSet) -> Steps[Sequence[Any]]:
+    """The path embedding of every node below the root, from its own first token to the end of the rollout.
+
+    With `similarity_scope="all"` siblings that have none yet get the embedding of their token set as it stands.
+    """
+    if not search.config.needs_embeddings:
+        return ()
+    whole = path[-1].prefix + rollout.tokens
+    requests = [Embed(search.context, whole, num_tokens=len(whole) - len(parent.prefix)) for parent in path[:-1]]
+    unknown = []
+    if search.config.similarity_scope == "all":
+        unknown = [child for parent in path[:-1] for child in parent.children if child.embedding is None]
+        unknown = [child for child in unknown if child not in path]
+    stand_ins = [
+        Embed(search.context, child.prefix, num_tokens=len(child.token_set.tokens))
+        for child in unknown
+        if child.token_set is not None
+    ]
+    embeddings = yield from search.ask_all(requests + stand_ins)
+    for child, embedding in zip(unknown, embeddings[len(requests) :], strict=True):
+        child.embedding = embedding
+    return embeddings[: len(requests)]
+
+
+def _learn_similarity(search: Search, path: Sequence[Node], embeddings: Sequence[Any], value: float) -> None:
+    """Backs up embeddings beside values, and shares the value with similar siblings."""
+    config = search.config
+    for node, embedding in zip(path, embeddings, strict=False):
+        similarity.add_path_embedding(node, embedding)
+        if config.similarity_scope != "off":
+            similarity.share_with_siblings(
+                node, value, threshold=config.similarity_threshold, weight=config.similarity_weight
+            )
+
+
+def _ask_token_sets(search: Search, node: Node, *, num_token_sets: int, num_draws: int) -> Steps[list[TokenSet]]:
+    config = search.config
+    request = Expand(
+        search.context,
+        node.prefix,
+        num_token_sets=num_token_sets,
+        num_tokens=config.token_set_length(node.depth),
+        num_draws=num_draws,
+        top_k=config.top_k,
+        temperature=config.temperature,
+        seed=derive_seed(search.seed, Expand, node.prefix, node.num_expansions),
+        exclude=frozenset(child.token_set.tokens for child in node.children if child.token_set is not None),
+    )
+    node.num_expansions += 1
+    (token_sets,) = yield from search.ask_all((request,))
+    return list(token_sets)
+
+
+def _assign_priors(search: Search, node: Node) -> None:
+    assign_priors(
+        node,
+        num_tokens=search.config.token_set_length(node.depth),
+        root_mixing=search.config.root_mixing if node is search.tree.root else 0.0,
+    )
+
+
+def _record_simulation(search: Search, leaf: Node, rollout: TokenSet, value: float) -> None:
+    """Counts the simulation, and as a rewind if it left the path of the one before it."""
+    search.num_simulations += 1
+    num_common = _common_length(search.last_leaf, leaf.prefix)
+    num_rewound = len(search.last_leaf) - num_common
+    search.num_rewinds += num_rewound > 0
+    search.num_rewound_tokens += num_rewound
+    search.last_leaf = leaf.prefix
+    search.events.append(Simulated(leaf.prefix, rollout.text, value, num_rewound))
+
+
+def _common_length(first: Tokens, second: Tokens) -> int:
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )

@@ -1,0 +1,227 @@
+"""What a search may ask a language model, and how it asks.
+
+A search is a generator. It yields a `Round` of independent requests together with the events since the last one,
+is resumed with one reply per request in the same order, and returns its result:
+
+    Expand  ->  list[TokenSet]      which token sets could follow?
+    Rollout ->  TokenSet            go on until a clause or the answer ends
+    Score   ->  OptionLogprobs      how probable is each option as the next token?
+    Embed   ->  Vector              where do the last tokens of this path lie?
+
+Token ids are opaque here: nothing in `search` decodes, tokenizes or counts anything but tokens.
+"""
+
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+
+if TYPE_CHECKING:  # numpy stays out of the search at run time, but for `similarity`
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector: TypeAlias = NDArray[np.float64]
+
+T = TypeVar("T")
+
+Tokens: TypeAlias = tuple[int, ...]
+
+FinishReason: TypeAlias = Literal["eos", "stop", "length"]
+"""Why a text ended: end-of-sequence, a stop string, or the length limit of its context."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """A conversation that an engine holds open; requests name it, only its engine looks inside.
+
+    Contexts compare by identity. `num_prompt_tokens` is what every request in it starts from.
+    """
+
+    engine_name: str
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """A short run of tokens: an edge of the search tree, or a rollout.
+
+    Attributes:
+        tokens: token ids, cut after the token that ended the text.
+        text: what these tokens add to the text, cut at a stop string. Held back: an incomplete character, or what
+            may still turn out to begin a stop string; the token set that decides it brings it.
+        logprob: natural log of the probability under the distribution it was drawn from.
+        is_greedy: whether every token is the most probable one.
+        finish_reason: None while the text goes on.
+    """
+
+    tokens: Tokens
+    text: str
+    logprob: float = 0.0
+    is_greedy: bool = False
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """Which token sets could follow `prefix`?
+
+    With `num_tokens == 1`: the most probable tokens, most probable first. Longer: the greedy continuation first, then
+    distinct ones out of `num_draws` sampled (each token from the `top_k` most probable). At most `num_token_sets`,
+    none of `exclude`. A token set that ends the text is shorter.
+    """
+
+    context: Context
+    prefix: Tokens
+    num_token_sets: int
+    num_tokens: int
+    num_draws: int
+    top_k: int
+    temperature: float
+    seed: int
+    exclude: frozenset[Tokens] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Sample on from `prefix` (full distribution) until the text ends in one of `until`, or the answer ends.
+
+    No token at all if `prefix` is not empty and its text already ends so. At most `max_tokens` tokens, None for as
+    many as the context allows.
+    """
+
+    context: Context
+    prefix: Tokens
+    until: tuple[str, ...]
+    max_tokens: int | None
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How probable is each of `options` as the continuation of `answer_prefix` in reply to `question`?"""
+
+    context: Context
+    question: str
+    answer_prefix: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionLogprobs:
+    """Log probabilities (natural) of the options of a `Score`, in their order, summed over surface forms.
+
+    `mass` in [0, 1] is the probability that all options cover together.
+    """
+
+    logprobs: tuple[float, ...]
+    mass: float
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Where do the last `num_tokens` tokens of `prefix` lie? Answered by a unit vector."""
+
+    context: Context
+    prefix: Tokens
+    num_tokens: int
+
+
+Request: TypeAlias = Expand | Rollout | Score | Embed
+Reply: TypeAlias = "list[TokenSet] | TokenSet | OptionLogprobs | Vector"
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """One simulation was backed up: the leaf `prefix`, what was judged, and its value.
+
+    `num_rewound_tokens` counts those of the simulation before that this one gave up; 0 is no rewind.
+    """
+
+    prefix: Tokens
+    rollout: str
+    value: float
+    num_rewound_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A token set was chosen as the next part of the answer.
+
+    Attributes:
+        token_set: what was chosen.
+        value: of its node when it was chosen.
+        num_simulations: how many it took since the commit before.
+        is_satisfied: whether the text up to its end was judged well: the search stopped above `value_threshold`, or a
+            direct judgement satisfied. Otherwise it is the best there was.
+    """
+
+    token_set: TokenSet
+    value: float
+    num_simulations: int
+    is_satisfied: bool
+
+
+Event: TypeAlias = Simulated | Committed
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Independent requests, and what has happened since the round before."""
+
+    requests: tuple[Request, ...]
+    events: tuple[Event, ...] = ()
+
+
+Steps: TypeAlias = Generator[Round, Sequence[Any], T]
+"""A search, or a part of one. Only `drivers` resumes it; parts are combined with `yield from`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge thinks of a text.
+
+    Attributes:
+        value: in [-1, 1]; -1 if a veto fell, 0 if the judge abstains.
+        values: the value of each criterion by name.
+        is_vetoed: a criterion that may veto found against the text.
+        is_abstained: the judge did not choose between its options; satisfies nothing.
+    """
+
+    value: float
+    values: Mapping[str, float] = field(default_factory=dict, hash=False)
+    is_vetoed: bool = False
+    is_abstained: bool = False
+
+    def satisfies(self, accept_value: float) -> bool:
+        """Whether this judgement lets a text be given to the caller."""
+        return self.value > accept_value and not self.is_vetoed and not self.is_abstained
+
+
+class Judge(Protocol):
+    """Judges a transcript (prompt and answer so far) by asking; `can_veto` tells whether a verdict may be a veto."""
+
+    @property
+    def can_veto(self) -> bool: ...
+
+    def __call__(self, transcript: str) -> Steps[Verdict]: ...
+
+
+def ask_all(requests: Sequence[Request], events: Sequence[Event] = ()) -> Steps[Sequence[Any]]:
+    """Asks independent requests in one round; returns their replies in the same order."""
+    return (yield Round(tuple(requests), tuple(events)))
+
+
+def ask(request: Request, events: Sequence[Event] = ()) -> Steps[Any]:
+    """Asks one request; returns its reply."""
+    (reply,) = yield from ask_all((request,), events)
+    return reply
+
+
+def derive_seed(seed: int, kind: type, path: Tokens, ordinal: int) -> int:
+    """The seed of the `ordinal`-th request of this kind at this path, in [0, 2**63).
+
+    It depends on nothing else, so neither the order of requests nor what is merged with them changes a result.
+    """
+    digest = hashlib.blake2b(repr((seed, kind.__name__, path, ordinal)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
