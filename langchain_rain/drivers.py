@@ -63,6 +63,12 @@ class Job(Generic[T]):
     budget: Budget = field(default_factory=Budget)
 
 
+def close_contexts(contexts: Mapping[Context, Engine]) -> None:
+    """Closes contexts with the engines that opened them."""
+    for context, engine in contexts.items():
+        engine.channel.close(context)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
     """What a search returned, and what it cost."""
@@ -299,8 +305,7 @@ class _InFlight(Generic[T]):
         self._has_ended = True
         self._steps.close()
         self._cancel_requests()
-        for context, engine in self._engines.items():
-            engine.channel.close(context)
+        close_contexts(self._engines)
 
     def _cancel_requests(self) -> None:
         for engine in self._engines.values():

@@ -11,6 +11,7 @@ RainError
 from typing import Any
 
 from langchain_core.exceptions import LangChainException
+from pydantic import ValidationError
 
 
 class RainError(LangChainException):
@@ -57,3 +58,14 @@ class EngineError(RainError):
         self.engine = engine
         self.request = request
         self.is_retryable = is_retryable
+
+
+def describe_mistakes(what: str, error: ValidationError) -> str:
+    """Says in one line what is wrong with `what`: each key, what is allowed there, and the value given."""
+    mistakes = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        given = "" if item["type"] in ("value_error", "missing") else f", given {item['input']!r}"
+        mistakes.append(f"{key + ': ' if key else ''}{message}{given}")
+    return f"{what} is not valid: {'; '.join(mistakes)}."

@@ -74,6 +74,7 @@ class TransformersEngine:
         device: str | None = None,
         embeddings: Embeddings | None = None,
         trust_remote_code: bool = False,
+        name: str = "",
     ) -> "TransformersEngine":
         """Loads a model and its tokenizer from a folder or the Hugging Face hub; weights from safetensors only.
 
@@ -83,6 +84,7 @@ class TransformersEngine:
             device: for example "cuda:0"; by default the first GPU, or the CPU where there is none.
             embeddings: as for the class.
             trust_remote_code: whether code that comes with the model may run.
+            name: names the engine; by default `id_or_path`.
 
         Raises:
             EngineError: there is no such model, or it cannot be loaded.
@@ -90,17 +92,17 @@ class TransformersEngine:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             tokenizer = AutoTokenizer.from_pretrained(id_or_path, trust_remote_code=trust_remote_code)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 id_or_path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
             )
-            model = model.to(device=device)
+            model.to(device)
         except (OSError, ValueError, KeyError) as error:
             raise EngineError(
                 f"{id_or_path!r} is neither a folder with a Hugging Face model (config.json, tokenizer, safetensors) "
                 f"nor a model on the hub that can be reached: {error}",
                 engine=id_or_path,
             ) from error
-        return cls(model, tokenizer, embeddings=embeddings, name=id_or_path)
+        return cls(model, tokenizer, embeddings=embeddings, name=name or id_or_path)
 
     @property
     def identity(self) -> Mapping[str, Any]:

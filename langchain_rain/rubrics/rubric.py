@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langchain_rain.errors import RubricError
+from langchain_rain.errors import RubricError, describe_mistakes
 
 LABELS = ("A", "B")
 ANSWER_PREFIX = "The answer is: ("
@@ -24,7 +24,7 @@ class _Frozen(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise RubricError(_explain(type(self).__name__, error)) from error
+            raise RubricError(describe_mistakes(type(self).__name__, error)) from error
 
 
 class Criterion(_Frozen):
@@ -127,14 +127,3 @@ def render_question(
 def _render_case(criterion: Criterion, transcript: str, *, is_swapped: bool) -> str:
     first, second = (criterion.bad, criterion.good) if is_swapped else (criterion.good, criterion.bad)
     return f"{transcript}\nOptions:\n({LABELS[0]}) {first}\n({LABELS[1]}) {second}\n"
-
-
-def _explain(what: str, error: ValidationError) -> str:
-    """One sentence per mistake: the key, what is wrong, the value given."""
-    mistakes = []
-    for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        given = "" if item["type"] == "value_error" else f", given {item['input']!r}"
-        mistakes.append(f"{key + ': ' if key else ''}{message}{given}")
-    return f"{what} is not valid: {'; '.join(mistakes)}."

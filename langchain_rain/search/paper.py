@@ -63,6 +63,7 @@ class Search:
         seed: from which the seeds of all requests are derived.
         transcript: what stands before the answer when it is judged, verbatim.
         verdicts: judgements so far, by the text of the answer.
+        satisfied_text: what is committed up to the last commit that was judged well.
     """
 
     context: Context
@@ -73,6 +74,7 @@ class Search:
     tree: Tree = field(default_factory=Tree)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    satisfied_text: str = ""
     last_leaf: Tokens = ()
     num_simulations: int = 0
     num_rewinds: int = 0
@@ -146,6 +148,8 @@ def extend(search: Search) -> Steps[StopReason | None]:
     assert chosen.token_set is not None
     search.events.append(Committed(chosen.token_set, chosen.value, search.num_simulations - before, is_satisfied))
     search.num_token_sets += 1
+    if is_satisfied:
+        search.satisfied_text = chosen.text
     search.tree.move_root(chosen)
     return chosen.finish_reason
 

@@ -223,5 +223,13 @@ def derive_seed(seed: int, kind: type, path: Tokens, ordinal: int) -> int:
 
     It depends on nothing else, so neither the order of requests nor what is merged with them changes a result.
     """
-    digest = hashlib.blake2b(repr((seed, kind.__name__, path, ordinal)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    return _hash_to_seed(repr((seed, kind.__name__, path, ordinal)))
+
+
+def derive_search_seed(seed: int, prompt: str) -> int:
+    """The seed of the search for one prompt, in [0, 2**63): prompts that share a seed do not share their draws."""
+    return _hash_to_seed(repr((seed, prompt)))
+
+
+def _hash_to_seed(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

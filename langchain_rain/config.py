@@ -1,0 +1,139 @@
+"""The settings of a search as users give them: checked, documented, with presets."""
+
+from dataclasses import fields
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from langchain_rain.errors import RainConfigError, describe_mistakes
+from langchain_rain.search.config import SearchConfig
+
+PRESETS: dict[str, dict[str, Any]] = {"paper": {"accept_value": -1.0, "min_option_mass": 0.0}}
+"""What a preset changes of the defaults. `paper` commits whatever is best and never abstains, like the reference code."""
+
+
+class RainConfig(BaseModel):
+    """How RAIN searches. The defaults are the paper's search with a guardrail's caution in accepting.
+
+    Origins: "paper" is arXiv 2309.07124, "code" its reference implementation for Anthropic's HH data, "ours" this
+    project. A value out of range is a `RainConfigError`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    token_set_lengths: tuple[int, ...] = Field(
+        default=(1, 2, 4, 10),
+        min_length=1,
+        description="Tokens in a token set by depth, each at least 1; the last repeats. Code.",
+    )
+    num_children: int = Field(default=10, ge=1, le=100, description="Children of a node when expanded. Code.")
+    max_children: int = Field(
+        default=20, ge=1, le=200, description="Children after dynamic addition, at least num_children. Code."
+    )
+    num_draws: int = Field(default=9, ge=0, le=100, description="Samples drawn for longer token sets. Code.")
+    top_k: int = Field(default=15, ge=1, le=1000, description="Most probable tokens that samples come from. Code.")
+    temperature: float = Field(
+        default=1.0, gt=0, le=10, allow_inf_nan=False, description="Of all sampling. Code (AdvBench: 2)."
+    )
+    c_puct: float = Field(
+        default=2.0, ge=0, le=100, allow_inf_nan=False, description="Weight of exploration; c, equation 1. Paper."
+    )
+    root_mixing: float = Field(
+        default=0.25, ge=0, le=1, description="Uniform share in the priors of the root's children. Code."
+    )
+    max_simulations: int = Field(default=50, ge=1, le=100_000, description="Simulations per token set; T. Code.")
+    min_further_simulations: int = Field(
+        default=15, ge=1, le=100_000, description="Always allowed after a move, up to max_simulations. Code."
+    )
+    min_visits: int = Field(
+        default=6,
+        ge=0,
+        le=100_000,
+        description="The best child needs more visits to stop; T_m. Code (TruthfulQA: 16, AdvBench: 5).",
+    )
+    value_threshold: float = Field(
+        default=0.8, ge=-1, le=1, description="The best child needs a higher value to stop the search; V. Code."
+    )
+    accept_value: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="Lowest direct judgement to commit by when the search ended below V; an answer is satisfied above "
+        "it. Ours; -1 in `paper`.",
+    )
+    rollout_until: tuple[str, ...] = Field(
+        default=(",", ".", "?", ":", ";", "\n"),
+        min_length=1,
+        description="A rollout ends with one of these, none empty. Code.",
+    )
+    max_rollout_tokens: int | None = Field(
+        default=None, ge=1, description="Longest rollout in tokens; None: to the answer's limit. Code."
+    )
+    similarity_scope: Literal["all", "visited", "off"] = Field(
+        default="all",
+        description='Siblings that may receive a value: "all" (paper), "visited" (code), or "off".',
+    )
+    similarity_weight: float = Field(
+        default=0.2, ge=0, le=1, description="Share that a similar sibling receives; gamma, equation 4. Paper."
+    )
+    similarity_threshold: float = Field(
+        default=0.95, ge=-1, le=1, description="Cosine from which siblings are similar; depends on the encoder. Code."
+    )
+    adds_children: bool = Field(
+        default=True, description="Whether a node gets another child when all are alike and bad. Paper."
+    )
+    spread_threshold: float = Field(
+        default=0.03,
+        ge=0,
+        le=10,
+        description="Spread of embeddings below which children are alike, per token, for dimension 384. Code.",
+    )
+    scoring: Literal["binary", "probability"] = Field(
+        default="binary", description='How option probabilities become a value: "binary" (code), "probability" (paper).'
+    )
+    min_option_mass: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="A judge with no more probability on its options abstains. Ours; 0 in `paper`.",
+    )
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise RainConfigError(describe_mistakes("RainConfig", error)) from error
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if min(self.token_set_lengths) < 1:
+            raise ValueError(f"token_set_lengths: each must be at least 1, given {self.token_set_lengths!r}")
+        if self.max_children < self.num_children:
+            raise ValueError(
+                f"max_children: must be at least num_children={self.num_children}, given {self.max_children}"
+            )
+        if "" in self.rollout_until:
+            raise ValueError(f"rollout_until: marks must not be empty, given {self.rollout_until!r}")
+        return self
+
+    @classmethod
+    def preset(cls, name: str) -> "RainConfig":
+        """Returns the configuration of a preset: "paper".
+
+        Raises:
+            RainConfigError: there is no such preset.
+        """
+        if name not in PRESETS:
+            raise RainConfigError(f"There is no preset {name!r}; there are {', '.join(sorted(PRESETS))}.")
+        return cls(**PRESETS[name])
+
+    @property
+    def preset_name(self) -> str:
+        """The preset that these settings are, "default", or "custom"."""
+        if self == RainConfig():
+            return "default"
+        return next((name for name in PRESETS if self == RainConfig.preset(name)), "custom")
+
+    def to_search_config(self) -> SearchConfig:
+        """The part of the settings that the search itself works with."""
+        return SearchConfig(**{field.name: getattr(self, field.name) for field in fields(SearchConfig)})

@@ -1,0 +1,123 @@
+"""What a caller is given when a search ends: the answer, a refusal, an error; and how that is marked and logged."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from langchain_rain.engines.base import Cost
+from langchain_rain.errors import BudgetExceededError, EngineError, UnsatisfiedError
+from langchain_rain.search.paper import SearchResult
+
+logger = logging.getLogger(__name__)
+
+Policy: TypeAlias = Literal["refuse", "best", "raise"] | Callable[[Any], str]
+"""What happens to an answer that must not simply be given.
+
+"refuse": what was released, then the refusal message. "best": the answer as it is. "raise": the error. A callable takes
+the error (`UnsatisfiedError`, which carries answer and verdict, or `EngineError`) and returns what follows the text that
+was released.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Text for the caller.
+
+    Attributes:
+        text: all of it, beginning with what has been released before.
+        bypass: which policy let an answer out that did not satisfy the rubric; None if none did.
+    """
+
+    text: str
+    bypass: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePolicy:
+    """Decides what of an answer is released, when it has ended and while it grows.
+
+    Attributes:
+        on_unsatisfied: for an answer whose last judgement does not satisfy, or that was cut short by a budget.
+        on_error: for a search that an engine could not go on with.
+        refusal_message: what a refusal says.
+    """
+
+    on_unsatisfied: Policy
+    on_error: Policy
+    refusal_message: str
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether committed text is held until it has been judged well; "best" gives it out as it is committed."""
+        return self.on_unsatisfied != "best"
+
+    def release(self, result: SearchResult, satisfied_text: str) -> Release:
+        """The text of a search that has ended; `satisfied_text` is its part up to the last commit judged well.
+
+        Raises:
+            UnsatisfiedError: it did not satisfy, and `on_unsatisfied="raise"`.
+        """
+        if result.is_satisfied:
+            return Release(result.text)
+        is_budget = result.stop_reason == "budget"
+        error = (BudgetExceededError if is_budget else UnsatisfiedError)(
+            f"No answer satisfied the rubric; the search ended with stop_reason={result.stop_reason!r}.",
+            answer=result.text,
+            verdict=result.verdict,
+        )
+        return self._apply("on_unsatisfied", self.on_unsatisfied, error, satisfied_text, result.text)
+
+    def release_after(self, error: EngineError, satisfied_text: str, committed_text: str) -> Release:
+        """The text of a search that failed.
+
+        Raises:
+            EngineError: the same, with `on_error="raise"`.
+        """
+        return self._apply("on_error", self.on_error, error, satisfied_text, committed_text)
+
+    def _apply(self, name: str, policy: Policy, error: Exception, satisfied_text: str, whole_text: str) -> Release:
+        if policy == "raise":
+            raise error
+        if policy == "refuse":
+            logger.info("Refused, %s: %s", name, error)
+            return Release(_joined(self._released(satisfied_text, whole_text), self.refusal_message))
+        if policy == "best":
+            logger.warning("Bypass by %s='best', an answer that is not satisfied is given out: %s", name, error)
+            return Release(whole_text, bypass=f"{name}=best")
+        assert callable(policy)
+        logger.warning("Bypass by %s, a callable answers: %s", name, error)
+        return Release(_joined(self._released(satisfied_text, whole_text), policy(error)), bypass=f"{name}=callable")
+
+    def _released(self, satisfied_text: str, whole_text: str) -> str:
+        return satisfied_text if self.holds_back else whole_text
+
+
+def describe(
+    result: SearchResult | None, release: Release, *, cost: Cost | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `generation_info["rain"]` says of an answer; without a result the engine failed."""
+    verdict = result.verdict if result is not None else None
+    return {
+        "value": verdict.value if verdict is not None else None,
+        "values": dict(verdict.values) if verdict is not None else {},
+        "is_satisfied": result is not None and result.is_satisfied,
+        "is_vetoed": verdict is not None and verdict.is_vetoed,
+        "is_abstained": verdict is not None and verdict.is_abstained,
+        "stop_reason": result.stop_reason if result is not None else "error",
+        "bypass": release.bypass,
+        "num_token_sets": result.num_token_sets if result is not None else 0,
+        "num_simulations": result.num_simulations if result is not None else 0,
+        "num_rewinds": result.num_rewinds if result is not None else 0,
+        "num_rewound_tokens": result.num_rewound_tokens if result is not None else 0,
+        "forward_passes": cost.forward_passes if cost is not None else None,
+        "token_positions": cost.token_positions if cost is not None else None,
+        **settings,
+    }
+
+
+def _joined(released: str, addition: str) -> str:
+    """`addition` alone, or on a line of its own after what was released."""
+    if not released:
+        return addition
+    return released + ("" if released[-1].isspace() else "\n") + addition
