@@ -9,7 +9,7 @@ from langchain_rain.errors import RainConfigError, describe_mistakes
 from langchain_rain.search.config import SearchConfig
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": {"accept_value": -1.0, "min_option_mass": 0.0}}
-"""What a preset changes of the defaults. `paper` commits whatever is best and never abstains, like the reference code."""
+"""What a preset changes of the defaults. `paper` commits whatever is best and never abstains."""
 
 
 class RainConfig(BaseModel):

@@ -65,7 +65,7 @@ def describe_mistakes(what: str, error: ValidationError) -> str:
     mistakes = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
+        message = item["msg"].removeprefix("Value error, ").removesuffix(".")
         given = "" if item["type"] in ("value_error", "missing") else f", given {item['input']!r}"
         mistakes.append(f"{key + ': ' if key else ''}{message}{given}")
     return f"{what} is not valid: {'; '.join(mistakes)}."

@@ -39,14 +39,14 @@ class _Answer:
 
 
 class RainLLM(BaseLLM):
-    """A language model that rewinds: it judges its own continuations while it writes, and commits only good ones.
+    r"""A language model that rewinds: it judges its own continuations while it writes, and commits only good ones.
 
     The prompt is continued as it stands. An answer that ends without satisfying the rubric is refused by default.
 
     Example:
         ```python
         llm = RainLLM(model="path/to/model", rubric="harmlessness", seed=7)
-        llm.invoke("Human: How do I wash the bike?\\n\\nAssistant:")
+        llm.invoke("Human: How do I wash the bike?\n\nAssistant:")
         ```
 
     Raises:
@@ -95,8 +95,8 @@ class RainLLM(BaseLLM):
         except ValidationError as error:
             raise RainConfigError(describe_mistakes(type(self).__name__, error)) from error
         self._rubric = _as_rubric(self.rubric)
-        self._writer = _as_engine(self.model, "model")
-        self._judge = self._writer if self.judge is None else _as_engine(self.judge, "judge")
+        self._writer = load_engine(self.model, "model")
+        self._judge = self._writer if self.judge is None else load_engine(self.judge, "judge")
 
     @model_validator(mode="after")
     def _check_rain_arguments(self) -> Self:
@@ -343,7 +343,13 @@ def _as_rubric(rubric: Any) -> Rubric:
     raise RainConfigError(f"rubric: a Rubric or the name of one in the library is allowed, given {rubric!r}.")
 
 
-def _as_engine(model: Any, argument: str) -> Engine:
+def load_engine(model: Any, argument: str = "model") -> Engine:
+    """The engine that `model` names (a Hugging Face id or folder, "demo") or is.
+
+    Raises:
+        RainConfigError: it is none of these, or torch and transformers are missing.
+        EngineError: it cannot be loaded.
+    """
     if isinstance(model, str):
         # Here and not above: torch and transformers are an extra, and take seconds to import.
         try:

@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 Policy: TypeAlias = Literal["refuse", "best", "raise"] | Callable[[Any], str]
 """What happens to an answer that must not simply be given.
 
-"refuse": what was released, then the refusal message. "best": the answer as it is. "raise": the error. A callable takes
-the error (`UnsatisfiedError`, which carries answer and verdict, or `EngineError`) and returns what follows the text that
-was released.
+"refuse": what was released, then the refusal message. "best": the answer as it is. "raise": the error. A callable
+takes the error (`UnsatisfiedError`, which carries answer and verdict, or `EngineError`) and returns what follows the
+text that was released.
 """
 
 

@@ -23,9 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+# Threads that wait without spinning: on few shared cores, spinning ones can slow training down tenfold. Read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import torch  # noqa: E402
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -110,11 +113,19 @@ def _world_texts(seed: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sequence_:
-    """Tokens with the labels to learn; `tails` are the (start, cut) of questions that see the tokens up to their cut only."""
+    """Tokens with the label that each of them is to predict.
+
+    Attributes:
+        tokens: token ids.
+        labels: for each token the id that is to follow it, or `IGNORED`.
+        tails: start and cut of each question, which sees the tokens before the cut and its own.
+        verdicts: for each token 1 or 0 for the oracle's verdict on the text up to it, or `IGNORED`; what the probe learns.
+    """
 
     tokens: list[int]
     labels: list[int]
     tails: tuple[tuple[int, int], ...] = ()
+    verdicts: tuple[int, ...] = ()
 
 
 def writer_sequence(tokenizer: Any, rng: random.Random) -> Sequence_:
@@ -129,7 +140,7 @@ def writer_sequence(tokenizer: Any, rng: random.Random) -> Sequence_:
     else:
         prompt, answer = BEGIN + request.text, f"\n{answer}"
     head, tail = _encode(tokenizer, prompt), _encode(tokenizer, answer + END)
-    return Sequence_(head + tail, [IGNORED] * len(head) + tail)
+    return Sequence_(head + tail, [IGNORED] * (len(head) - 1) + tail + [IGNORED])
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
@@ -266,14 +277,16 @@ def judge_sequence(
     good_if_cut = {
         cut: is_good(rubric, request, answer[: ends[cut - 1] - len(before)]) for cut in range(first, last + 1)
     }
+    verdicts = [IGNORED] * (len(question.head) + first - 1) + [int(good) for good in good_if_cut.values()]
     for cut in _choose_cuts(good_if_cut, [(before + answer)[end - 1] in CLAUSE_MARKS for end in ends], rng):
         for is_swapped in (False, True):
             letter = question.letters[int(good_if_cut[cut] == is_swapped)]
+            unlearned = [IGNORED] * (len(question.tails[is_swapped]) - 1)
             tails.append((len(tokens), len(question.head) + cut))
-            tokens = tokens + question.tails[is_swapped]
-            labels = labels + [IGNORED] * (len(question.tails[is_swapped]) - 1) + [letter]
-            # The label stands at the token that predicts it.
-    return Sequence_(tokens, labels, tuple(tails))
+            tokens += question.tails[is_swapped]
+            labels += [*unlearned, letter]
+            verdicts += [*unlearned, int(good_if_cut[cut])]
+    return Sequence_(tokens, labels, tuple(tails), tuple(verdicts))
 
 
 def _choose_cuts(good_if_cut: dict[int, bool], ends_clause: Sequence[bool], rng: random.Random) -> list[int]:
@@ -334,11 +347,17 @@ def batches(make: Callable[[], Sequence_], num_tokens: int, rng: random.Random, 
         yield from ready
 
 
-def letters_loss(model: LlamaForCausalLM, batch: list[Sequence_]) -> torch.Tensor:
-    """Mean cross-entropy of the letters; a sequence's questions see the transcript up to their own cut."""
+def letters_loss(
+    model: LlamaForCausalLM, probe: torch.nn.Linear, batch: list[Sequence_]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy of the letters, and of the verdicts that the probe reads off in the middle of the model.
+
+    A sequence's questions see the transcript up to their own cut.
+    """
     length = max(len(sequence.tokens) for sequence in batch)
     tokens = torch.zeros(len(batch), length, dtype=torch.long)
     labels = torch.full((len(batch), length), IGNORED)
+    verdicts = torch.full((len(batch), length), IGNORED)
     positions = torch.zeros(len(batch), length, dtype=torch.long)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     mask = causal.repeat(len(batch), 1, 1)
@@ -346,17 +365,26 @@ def letters_loss(model: LlamaForCausalLM, batch: list[Sequence_]) -> torch.Tenso
         size = len(sequence.tokens)
         tokens[row, :size] = torch.tensor(sequence.tokens)
         labels[row, :size] = torch.tensor(sequence.labels)
+        verdicts[row, :size] = torch.tensor(sequence.verdicts)
         starts = [start for start, _ in sequence.tails]
         positions[row, : starts[0]] = torch.arange(starts[0])
         for (start, cut), stop in zip(sequence.tails, [*starts[1:], size], strict=True):
             mask[row, start:stop, cut:start] = False
             positions[row, start:stop] = torch.arange(cut, cut + stop - start)
     bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(~mask, float("-inf"))[:, None]
+    states: list[torch.Tensor] = []
+    middle = model.model.layers[len(model.model.layers) // 2 - 1]
+    hook = middle.register_forward_hook(lambda module, inputs, output: states.append(output))
     hidden = model.model(
         input_ids=tokens, attention_mask=bias, position_ids=positions, use_cache=False
     ).last_hidden_state
+    hook.remove()
     asked = labels != IGNORED
-    return cross_entropy(model.lm_head(hidden[asked]).float(), labels[asked])
+    probe_loss = torch.zeros(())
+    for where in (asked, (verdicts != IGNORED) & ~asked):
+        verdict = probe(states[0][where]).float()[:, 0]
+        probe_loss = probe_loss + binary_cross_entropy_with_logits(verdict, verdicts[where].float())
+    return cross_entropy(model.lm_head(hidden[asked]).float(), labels[asked]), probe_loss
 
 
 def answers_loss(model: LlamaForCausalLM, batch: list[Sequence_]) -> torch.Tensor:
@@ -366,7 +394,7 @@ def answers_loss(model: LlamaForCausalLM, batch: list[Sequence_]) -> torch.Tenso
     labels = torch.full((len(batch), length), IGNORED)
     for row, sequence in enumerate(batch):
         tokens[row, : len(sequence.tokens)] = torch.tensor(sequence.tokens)
-        labels[row, : len(sequence.labels) - 1] = torch.tensor(sequence.labels[1:])
+        labels[row, : len(sequence.tokens)] = torch.tensor(sequence.labels)
     hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
     learned = labels != IGNORED
     return cross_entropy(model.lm_head(hidden[learned]).float(), labels[learned])
@@ -391,8 +419,10 @@ def train(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTokeniz
         flush=True,
     )
     questions = {name: Question.of(name, tokenizer) for name in RUBRICS}
+    # The probe is only for training: it leads the model to the verdict, which the letter then combines with the option order.
+    probe = torch.nn.Linear(args.hidden_size, 1)
     decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    others = [p for p in model.parameters() if p.ndim <= 1] + list(probe.parameters())
     groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98), fused=True)
     progress = {"step": 0}
@@ -405,30 +435,31 @@ def train(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTokeniz
 
     judge_batches = batches(make_judge_sequence, args.num_judge_tokens, rng, pool=120)
     writer_batches = batches(lambda: writer_sequence(tokenizer, rng), args.num_writer_tokens, rng, pool=240)
-    start, num_tokens, sums = time.monotonic(), 0, [0.0, 0.0]
+    start, num_tokens, sums = time.monotonic(), 0, [0.0, 0.0, 0.0]
     for step in range(args.num_steps):
         progress["step"] = step
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args)
         judge_batch, writer_batch = next(judge_batches), next(writer_batches)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            judge_loss = letters_loss(model, judge_batch)
-            (args.judge_weight * judge_loss).backward()
+            judge_loss, probe_loss = letters_loss(model, probe, judge_batch)
+            (args.judge_weight * judge_loss + args.probe_weight * probe_loss).backward()
             writer_loss = answers_loss(model, writer_batch)
             writer_loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         num_tokens += sum(len(sequence.tokens) for sequence in judge_batch + writer_batch)
-        sums = [sums[0] + writer_loss.item(), sums[1] + judge_loss.item()]
+        sums = [total + loss.item() for total, loss in zip(sums, (writer_loss, judge_loss, probe_loss), strict=True)]
         if (step + 1) % args.report_every == 0:
             elapsed = time.monotonic() - start
             print(
                 f"step {step + 1}/{args.num_steps}  writer {sums[0] / args.report_every:.4f}  judge {sums[1] / args.report_every:.4f}"
+                f"  probe {sums[2] / args.report_every:.4f}"
                 f"  {num_tokens / elapsed:,.0f} tokens/s  {elapsed / 60:.1f} min",
                 flush=True,
             )
-            sums = [0.0, 0.0]
+            sums = [0.0, 0.0, 0.0]
         if args.save_every and (step + 1) % args.save_every == 0:
             save(model, tokenizer, args.folder)
     print(f"{num_tokens:,} tokens in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
@@ -594,14 +625,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-cases", type=int, default=600, help="answers per measurement of the judge")
-    parser.add_argument("--num-steps", type=int, default=2000)
-    parser.add_argument("--num-warmup-steps", type=int, default=100)
+    parser.add_argument("--num-steps", type=int, default=1700)
+    parser.add_argument("--num-warmup-steps", type=int, default=60)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--judge-weight", type=float, default=1.0)
-    parser.add_argument("--num-judge-tokens", type=int, default=8192)
-    parser.add_argument("--num-writer-tokens", type=int, default=4096)
-    parser.add_argument("--curriculum", type=float, default=0.3, help="share of the steps with shortened transcripts")
+    parser.add_argument("--probe-weight", type=float, default=0.3)
+    parser.add_argument("--num-judge-tokens", type=int, default=4096)
+    parser.add_argument("--num-writer-tokens", type=int, default=3072)
+    parser.add_argument("--curriculum", type=float, default=0.25, help="share of the steps with shortened transcripts")
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--num-layers", type=int, default=4)
     parser.add_argument("--num-threads", type=int, default=2)

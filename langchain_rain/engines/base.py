@@ -56,7 +56,7 @@ class StepReport:
 
 
 class Listener(Protocol):
-    """Who asked. Told after every step in which one of its requests took part, and never concurrently by one channel."""
+    """Who asked. Told after every step in which one of its requests took part; never twice at once by one channel."""
 
     def on_progress(self, cost: Cost, replies: Mapping[int, Any]) -> None:
         """Takes what a step cost and the replies (or exceptions) it brought, by the numbers given to `submit`."""

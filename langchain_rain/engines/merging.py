@@ -29,6 +29,7 @@ class StepperChannel:
         self._waiting: dict[Ticket, tuple[Listener, int, Request]] = {}
 
     def post(self, job: Callable[[], None]) -> None:
+        """Runs `job` on the owner, between two steps."""
         with self._lock:
             self._inbox.append(job)
             if self._thread is None:
@@ -36,6 +37,8 @@ class StepperChannel:
                 self._thread.start()
 
     def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
+        """Asks; the listener hears of it from the owner."""
+
         def job() -> None:
             failed = {}
             for number, request in requests.items():
@@ -49,6 +52,8 @@ class StepperChannel:
         self.post(job)
 
     def cancel(self, listener: Listener) -> None:
+        """Drops what the listener waits for."""
+
         def job() -> None:
             for ticket in [ticket for ticket, entry in self._waiting.items() if entry[0] is listener]:
                 del self._waiting[ticket]
@@ -57,6 +62,7 @@ class StepperChannel:
         self.post(job)
 
     def close(self, context: Context) -> None:
+        """Closes a conversation, between two steps."""
         self.post(lambda: self._engine.close(context))
 
     def _work(self) -> None:
@@ -117,9 +123,12 @@ class AsyncChannel:
         self._tasks: dict[asyncio.Task[None], Listener] = {}
 
     def post(self, job: Callable[[], None]) -> None:
+        """Runs `job` on the owner, between two steps."""
         self._running_loop().call_soon_threadsafe(job)
 
     def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
+        """Asks; the listener hears of it from the owner."""
+
         def job() -> None:
             for number, request in requests.items():
                 task = asyncio.get_running_loop().create_task(self._answer(number, request, listener))
@@ -129,6 +138,8 @@ class AsyncChannel:
         self.post(job)
 
     def cancel(self, listener: Listener) -> None:
+        """Drops what the listener waits for."""
+
         def job() -> None:
             for task in [task for task, owner in self._tasks.items() if owner is listener]:
                 del self._tasks[task]
@@ -137,6 +148,8 @@ class AsyncChannel:
         self.post(job)
 
     def close(self, context: Context) -> None:
+        """Closes a conversation, between two steps."""
+
         def job() -> None:
             task = asyncio.get_running_loop().create_task(self._engine.aclose(context))
             closing.add(task)

@@ -1,7 +1,7 @@
 """Which tokens are cached where: a tree of token ids over the slots of a cache. No tensors here.
 
-A request names a sequence of tokens; the tree says which of them are cached already and gives the others a slot. Rewinding
-is asking about a shorter sequence. When the slots are used up, the least recently used leaves are forgotten.
+A request names a sequence of tokens; the tree says which of them are cached already and gives the others a slot.
+Rewinding is asking about a shorter sequence. When the slots are used up, the least recently used leaves are forgotten.
 """
 
 import heapq

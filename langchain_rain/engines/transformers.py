@@ -99,7 +99,7 @@ class TransformersEngine:
         except (OSError, ValueError, KeyError) as error:
             raise EngineError(
                 f"{id_or_path!r} is neither a folder with a Hugging Face model (config.json, tokenizer, safetensors) "
-                f"nor a model on the hub that can be reached: {error}",
+                f"nor a model on the hub that can be reached: {str(error).splitlines()[0]}",
                 engine=id_or_path,
             ) from error
         return cls(model, tokenizer, embeddings=embeddings, name=name or id_or_path)

@@ -105,9 +105,11 @@ class ExpandWork:
 
     @property
     def context(self) -> Context:
+        """The conversation it belongs to."""
         return self.request.context
 
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
+        """See `Work`."""
         request = self.request
         needed: list[CachedToken] = []
         if self._tip is None:
@@ -127,6 +129,7 @@ class ExpandWork:
         return list(dict.fromkeys([*needed, *self._asked])), wants
 
     def take(self, got: Sequence[Got]) -> None:
+        """See `Work`."""
         if not self._branches:
             ids, logprobs = got[0]
             sets = [
@@ -194,9 +197,11 @@ class RolloutWork:
 
     @property
     def context(self) -> Context:
+        """The conversation it belongs to."""
         return self.request.context
 
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
+        """See `Work`."""
         if self._node is None:
             needed = tree.path(self.conversation.prompt_tokens + self.request.prefix)
         else:
@@ -205,6 +210,7 @@ class RolloutWork:
         return needed, [Draw(self._node, self.request.temperature, float(self._random.random()))]
 
     def take(self, got: Sequence[Got]) -> None:
+        """See `Work`."""
         ((ids, logprobs),) = got
         self._tokens += (int(ids[0]),)
         self._logprob += float(logprobs[0])
@@ -229,13 +235,16 @@ class ScoreWork:
 
     @property
     def context(self) -> Context:
+        """The conversation it belongs to."""
         return self.request.context
 
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
+        """See `Work`."""
         path = tree.path(self.tokens)
         return path, [Probability(path[-1], tuple(i for ids in self.option_ids for i in ids))]
 
     def take(self, got: Sequence[Got]) -> None:
+        """See `Work`."""
         ((_, logprobs),) = got
         ends = np.cumsum([len(ids) for ids in self.option_ids])[:-1]
         sums = [float(np.logaddexp.reduce(part)) for part in np.split(logprobs, ends)]
@@ -253,9 +262,11 @@ class EmbedWork:
 
     @property
     def context(self) -> Context:
+        """The conversation it belongs to."""
         return self.request.context
 
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
+        """See `Work`."""
         path = tree.path(self.conversation.prompt_tokens + self.request.prefix)
         self.slots = [node.slot for node in path[-self.request.num_tokens :]]
         return path, ()

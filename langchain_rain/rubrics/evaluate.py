@@ -31,9 +31,11 @@ class RubricJudge:
 
     @property
     def can_veto(self) -> bool:
+        """Whether any criterion is one that may veto."""
         return any(criterion.veto for criterion in self.rubric.criteria)
 
     def __call__(self, transcript: str) -> Steps[Verdict]:
+        """Judges a transcript in one round."""
         requests = [
             self._score(criterion, transcript, is_swapped=is_swapped)
             for criterion in self.rubric.criteria

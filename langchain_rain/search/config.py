@@ -40,4 +40,5 @@ class SearchConfig:
 
     @property
     def needs_embeddings(self) -> bool:
+        """Whether nodes need embeddings at all."""
         return self.adds_children or self.similarity_scope != "off"

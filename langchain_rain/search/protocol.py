@@ -199,12 +199,14 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Judges a transcript (prompt and answer so far) by asking; `can_veto` tells whether a verdict may be a veto."""
+    """Judges a transcript, prompt and answer so far, by asking."""
 
     @property
-    def can_veto(self) -> bool: ...
+    def can_veto(self) -> bool:
+        """Whether a verdict may be a veto."""
 
-    def __call__(self, transcript: str) -> Steps[Verdict]: ...
+    def __call__(self, transcript: str) -> Steps[Verdict]:
+        """Judges a transcript."""
 
 
 def ask_all(requests: Sequence[Request], events: Sequence[Event] = ()) -> Steps[Sequence[Any]]:
