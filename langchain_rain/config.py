@@ -124,7 +124,7 @@ class RainConfig(BaseModel):
             RainConfigError: there is no such preset.
         """
         if name not in PRESETS:
-            raise RainConfigError(f"There is no preset {name!r}; there are {', '.join(sorted(PRESETS))}.")
+            raise RainConfigError(f"There is no preset {name!r}; allowed are: {', '.join(sorted(PRESETS))}.")
         return cls(**PRESETS[name])
 
     @property

@@ -15,6 +15,7 @@ rules:
 """
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -25,9 +26,11 @@ from typing import Any, Generic, TypeVar
 
 from langchain_rain.engines.base import Channel, Cost, Engine
 from langchain_rain.errors import BudgetExceededError, EngineError
-from langchain_rain.search.protocol import Context, Event, Round, Steps
+from langchain_rain.search.protocol import Context, Event, Request, Round, Steps
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,9 @@ class Job(Generic[T]):
     steps: Steps[T]
     contexts: Mapping[Context, Engine]
     budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        assert self.contexts, "a search asks about at least one context"
 
 
 def close_contexts(contexts: Mapping[Context, Engine]) -> None:
@@ -98,6 +104,7 @@ def run_batch(
 
     At most `max_concurrent` are under way at once.
     """
+    assert max_concurrent >= 1
     flights = [_InFlight(job, clock=clock) for job in jobs]
     try:
         _launch_in_window(flights, max_concurrent)
@@ -203,7 +210,7 @@ class _InFlight(Generic[T]):
         self._cost = Cost()
         self._num_requests = 0
         self._replies: dict[int, Any] = {}
-        self._is_over_budget = False
+        self._spent: str | None = None
 
     @property
     def home(self) -> Channel:
@@ -216,22 +223,11 @@ class _InFlight(Generic[T]):
 
     def start(self) -> None:
         """Runs the search up to its first round."""
-        with self._lock:
-            if not self._has_ended:
-                self._started_at = self._clock()
-                self._resume(self._steps.send, None)
+        self._attempt(self._start)
 
     def on_progress(self, cost: Cost, replies: Mapping[int, Any]) -> None:
         """Takes what a step of an engine has brought; resumes the search when its round is complete."""
-        with self._lock:
-            if self._has_ended:
-                return
-            self._cost += cost
-            self._replies.update(replies)
-            if len(self._replies) == self._num_requests:
-                self._complete_round()
-            else:
-                self._check_budget()
+        self._attempt(lambda: self._take(cost, replies))
 
     def abort(self) -> None:
         """Ends the search if it has not ended; frees what it holds."""
@@ -239,73 +235,90 @@ class _InFlight(Generic[T]):
             if not self._has_ended:
                 self._fail(CancelledError())
 
-    def _complete_round(self) -> None:
-        replies = [self._replies[number] for number in range(self._num_requests)]
-        failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
-        if failure is not None:
-            self._resume(self._steps.throw, failure)
-        elif not self._check_budget():
-            self._resume(self._steps.send, replies)
+    def _attempt(self, act: Callable[[], None]) -> None:
+        """Does `act` unless the search has ended; whatever it raises ends this search, not the owner of an engine."""
+        with self._lock:
+            if self._has_ended:
+                return
+            try:
+                act()
+            except BaseException as error:  # noqa: BLE001 - it belongs to who waits for the search
+                self._fail(error)
 
-    def _check_budget(self) -> bool:
-        """Throws into the search if a budget is spent; returns whether it did."""
-        spent = self._budget.exceeded_by(self._cost, self._seconds())
-        if spent is None:
-            return False
-        self._cancel_requests()
-        if self._is_over_budget:
-            self._fail(BudgetExceededError(f"{spent}, and the search asked on."))
-        else:
-            self._is_over_budget = True
-            self._resume(self._steps.throw, BudgetExceededError(spent))
-        return True
+    def _start(self) -> None:
+        self._started_at = self._clock()
+        self._resume(self._steps.send, None)
+
+    def _take(self, cost: Cost, replies: Mapping[int, Any]) -> None:
+        self._cost += cost
+        self._replies.update(replies)
+        if len(self._replies) == self._num_requests:
+            self._resume(*self._going_on_with([self._replies[number] for number in range(self._num_requests)]))
+        elif (exceeded := self._check_budget()) is not None:
+            self._cancel_requests()
+            self._resume(self._steps.throw, exceeded)
+
+    def _going_on_with(self, replies: Sequence[Any]) -> tuple[Callable[[Any], Round], Any]:
+        """How the search is resumed with the replies to a whole round, and what it gets."""
+        failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if failure is None:
+            failure = self._check_budget()
+        return (self._steps.send, replies) if failure is None else (self._steps.throw, failure)
+
+    def _check_budget(self) -> BudgetExceededError | None:
+        """What is thrown into the search if a budget is spent."""
+        self._spent = self._budget.exceeded_by(self._cost, self._seconds())
+        return BudgetExceededError(self._spent) if self._spent is not None else None
 
     def _resume(self, resume: Callable[[Any], Round], with_what: Any) -> None:
-        try:
-            asked = resume(with_what)
-        except StopIteration as stop:
-            self._succeed(stop.value)
-            return
-        except Exception as error:  # noqa: BLE001 - whatever a search raises belongs to who waits for it
-            self._fail(error)
-            return
-        self._emit(asked.events)
-        self._ask(asked)
+        """Takes the search to its next requests or to its end; a round of mere events is answered at once."""
+        while True:
+            try:
+                asked = resume(with_what)
+            except StopIteration as stop:
+                self._succeed(stop.value)
+                return
+            self._emit(asked.events)
+            if self._spent is not None:
+                raise BudgetExceededError(f"{self._spent}, and the search asked on.")
+            if asked.requests:
+                self._ask(asked.requests)
+                return
+            resume, with_what = self._going_on_with([])
 
-    def _ask(self, asked: Round) -> None:
+    def _ask(self, requests: Sequence[Request]) -> None:
         self._replies = {}
-        self._num_requests = len(asked.requests)
-        if self._num_requests == 0:
-            self._resume(self._steps.send, [])
-            return
-        strangers = [request for request in asked.requests if request.context not in self._engines]
+        self._num_requests = len(requests)
+        strangers = [request for request in requests if request.context not in self._engines]
         if strangers:
-            self._fail(EngineError(f"{strangers[0]!r} names a context that is not of this search."))
-            return
+            raise EngineError(f"{strangers[0]!r} names a context that is not of this search.")
         for engine in {id(engine): engine for engine in self._engines.values()}.values():
-            requests = {
+            of_engine = {
                 number: request
-                for number, request in enumerate(asked.requests)
+                for number, request in enumerate(requests)
                 if self._engines[request.context] is engine
             }
-            if requests:
-                engine.channel.submit(requests, self)
+            if of_engine:
+                engine.channel.submit(of_engine, self)
 
     def _succeed(self, result: T) -> None:
         self._emit(getattr(result, "events", ()))
+        outcome = Outcome(result, self._cost, self._seconds())
         self._end()
-        self.future.set_result(Outcome(result, self._cost, self._seconds()))
+        self.future.set_result(outcome)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self._end()
         self.future.set_exception(error)
 
     def _end(self) -> None:
         """Rule 5: closes the search, cancels what it waits for, frees its contexts."""
         self._has_ended = True
-        self._steps.close()
-        self._cancel_requests()
-        close_contexts(self._engines)
+        for let_go in (self._steps.close, self._cancel_requests, lambda: close_contexts(self._engines)):
+            try:
+                let_go()
+            except Exception:  # whoever waits for the search is told how it ended all the same
+                logger.exception("A search could not let go of what it held.")
 
     def _cancel_requests(self) -> None:
         for engine in self._engines.values():

@@ -1,8 +1,10 @@
 """RainLLM: text in, text out, as a LangChain LLM."""
 
 import asyncio
+import inspect
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, Self
@@ -18,12 +20,12 @@ from langchain_rain._version import __version__
 from langchain_rain.config import RainConfig
 from langchain_rain.drivers import Budget, Job, Outcome
 from langchain_rain.engines.base import Cost, Engine
-from langchain_rain.errors import EngineError, RainConfigError, RainError, describe_mistakes
+from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.search.paper import Search, SearchResult, generate
-from langchain_rain.search.protocol import Committed, Context, derive_search_seed
+from langchain_rain.search.protocol import Committed, Context, Event, derive_search_seed
 
 DEMO_MODEL = "demo"
 """The name of the bundled demonstrator model."""
@@ -36,6 +38,11 @@ class _Answer:
     search: Search
     job: Job[SearchResult]
     seed: int
+
+    def close_if_not_begun(self) -> None:
+        """Closes what a driver did not come to: a task that is cancelled before its first turn closes nothing."""
+        if inspect.getgeneratorstate(self.job.steps) == inspect.GEN_CREATED:
+            drivers.close_contexts(self.job.contexts)
 
 
 class RainLLM(BaseLLM):
@@ -85,18 +92,28 @@ class RainLLM(BaseLLM):
         default=None, ge=1, description="Budget: token positions through the model per answer."
     )
 
-    _writer: Engine = PrivateAttr()
-    _judge: Engine = PrivateAttr()
-    _rubric: Rubric = PrivateAttr()
+    # What was given by name and is loaded; by name, so that a copy with other arguments never works with the old ones.
+    _engines: dict[str, Engine] = PrivateAttr(default_factory=dict)
+    _rubrics: dict[str, Rubric] = PrivateAttr(default_factory=dict)
+    _nonce: str = PrivateAttr(default_factory=lambda: secrets.token_hex(8))
 
     def __init__(self, **kwargs: Any) -> None:
         try:
             super().__init__(**kwargs)
         except ValidationError as error:
             raise RainConfigError(describe_mistakes(type(self).__name__, error)) from error
-        self._rubric = _as_rubric(self.rubric)
-        self._writer = load_engine(self.model, "model")
-        self._judge = self._writer if self.judge is None else load_engine(self.judge, "judge")
+        # Loaded now: a mistake shows here, not at the first call.
+        _ = self._rubric, self._writer, self._judge
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares the engines."""
+        shared = {id(engine): engine for engine in (self._writer, self._judge)}
+        return super().__deepcopy__({**(memo or {}), **shared})
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What is pickled: a model given by name goes by its name, and is loaded again where it is needed."""
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_engines": {}}}
 
     @model_validator(mode="after")
     def _check_rain_arguments(self) -> Self:
@@ -104,14 +121,37 @@ class RainLLM(BaseLLM):
             policy = getattr(self, name)
             if not callable(policy) and policy not in ("refuse", "best", "raise"):
                 raise ValueError(f"{name}: allowed are 'refuse', 'best', 'raise' or a callable, given {policy!r}")
-        if "" in (self.stop or ()):
-            raise ValueError(f"stop: strings must not be empty, given {self.stop!r}")
+        _check_stop(self.stop or [])
         return self
 
     @model_validator(mode="after")
     def _set_langchain_rain_version(self) -> Self:
         self._add_version("langchain-rain", __version__)
         return self
+
+    @property
+    def _writer(self) -> Engine:
+        return self._engine("model")
+
+    @property
+    def _judge(self) -> Engine:
+        return self._writer if self.judge is None else self._engine("judge")
+
+    def _engine(self, argument: Literal["model", "judge"]) -> Engine:
+        model = getattr(self, argument)
+        if not isinstance(model, str):
+            return load_engine(model, argument)
+        if model not in self._engines:
+            self._engines[model] = load_engine(model, argument)
+        return self._engines[model]
+
+    @property
+    def _rubric(self) -> Rubric:
+        if not isinstance(self.rubric, str):
+            return _as_rubric(self.rubric)
+        if self.rubric not in self._rubrics:
+            self._rubrics[self.rubric] = _as_rubric(self.rubric)
+        return self._rubrics[self.rubric]
 
     @property
     def _llm_type(self) -> str:
@@ -127,16 +167,24 @@ class RainLLM(BaseLLM):
             "config": self._searching_config.model_dump(mode="json"),
             "seed": self.seed,
             "max_tokens": self.max_tokens,
-            "stop": self.stop,
-            "on_unsatisfied": _policy_name(self.on_unsatisfied),
-            "on_error": _policy_name(self.on_error),
+            "own_stop": self.stop,  # under "stop" LangChain puts that of the call, None too
+            "on_unsatisfied": self._policy_name(self.on_unsatisfied),
+            "on_error": self._policy_name(self.on_error),
             "refusal_message": self.refusal_message,
             "max_seconds": self.max_seconds,
             "max_forward_tokens": self.max_forward_tokens,
         }
 
+    def _policy_name(self, policy: Policy) -> str:
+        """Names a policy; what has no name of its own is told apart by who holds it."""
+        if isinstance(policy, str):
+            return policy
+        if inspect.isfunction(policy) and "<" not in policy.__qualname__:
+            return f"{policy.__module__}.{policy.__qualname__}"
+        return f"{policy!r} of {self._nonce}"
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop, **kwargs)
+        params = super()._get_ls_params(stop=stop if stop is not None else self.stop, **kwargs)
         params["ls_provider"] = "rain"
         params["ls_model_name"] = self._writer.name
         params["ls_temperature"] = self._searching_config.temperature
@@ -173,7 +221,11 @@ class RainLLM(BaseLLM):
     ) -> LLMResult:
         answers = self._begin_all(prompts, stop, kwargs)
         tasks = [drivers.arun(answer.job) for answer in answers]
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for answer in answers:
+                answer.close_if_not_begun()
         return self._result(answers, [_without_exit(outcome) for outcome in outcomes])
 
     def _stream(
@@ -184,14 +236,12 @@ class RainLLM(BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         release = _Releasing(self, self._begin(prompt, stop, kwargs))
-        try:
-            for event in drivers.stream(release.answer.job):
+        with closing(_events_or_error(release.answer.job)) as events:
+            for event in events:
                 for chunk in release.chunks(event):
                     if run_manager is not None:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
-        except EngineError as error:
-            yield release.last_chunk(error)
 
     async def _astream(
         self,
@@ -201,14 +251,12 @@ class RainLLM(BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         release = _Releasing(self, self._begin(prompt, stop, kwargs))
-        try:
-            async for event in drivers.astream(release.answer.job):
+        async with aclosing(_aevents_or_error(release.answer.job)) as events:
+            async for event in events:
                 for chunk in release.chunks(event):
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
-        except EngineError as error:
-            yield release.last_chunk(error)
 
     def batch(
         self,
@@ -242,7 +290,7 @@ class RainLLM(BaseLLM):
         try:
             for prompt in prompts:
                 answers.append(self._begin(prompt, stop, unknown))
-        except RainError:
+        except BaseException:
             for answer in answers:
                 drivers.close_contexts(answer.job.contexts)
             raise
@@ -254,6 +302,7 @@ class RainLLM(BaseLLM):
             raise RainConfigError(f"RainLLM takes no argument {', '.join(sorted(unknown))}; a call takes only `stop`.")
         _check_prompt(prompt)
         stop = stop if stop is not None else self.stop or []
+        _check_stop(stop)
         contexts: dict[Context, Engine] = {}
         try:
             writing = self._writer.open(prompt, max_tokens=self.max_tokens, stop=stop)
@@ -262,7 +311,7 @@ class RainLLM(BaseLLM):
             if self._judge is not self._writer:
                 judging = self._judge.open(prompt, max_tokens=self.max_tokens)
                 contexts[judging] = self._judge
-        except EngineError:
+        except BaseException:
             drivers.close_contexts(contexts)
             raise
         config = self._searching_config
@@ -299,13 +348,14 @@ class RainLLM(BaseLLM):
     ) -> dict[str, Any]:
         settings = {
             "num_tokens": len(answer.search.tree.root.prefix),
-            "preset": self.config.preset_name,
+            "preset": self._searching_config.preset_name,
             "rubric": {"name": self._rubric.name, "hash": self._rubric.content_hash},
             "seed": answer.seed,
         }
         finish: Literal["stop", "length", "refusal"] = "refusal"
-        if result is not None and (result.is_satisfied or release.bypass is not None):
-            finish = "length" if result.stop_reason in ("length", "budget") else "stop"
+        if release.bypass is not None or (result is not None and result.is_satisfied):
+            ended_by_itself = result is not None and result.stop_reason in ("eos", "stop")
+            finish = "stop" if ended_by_itself else "length"
         return {"finish_reason": finish, "rain": describe(result, release, cost=cost, settings=settings)}
 
 
@@ -319,8 +369,8 @@ class _Releasing:
         self._held = ""
 
     def chunks(self, event: Any) -> Iterator[GenerationChunk]:
-        if isinstance(event, Outcome):
-            yield self.last_chunk(event)
+        if isinstance(event, Outcome | EngineError):
+            yield self._last_chunk(event)
         elif isinstance(event, Committed):
             self._held += event.token_set.text
             if self._held and (event.is_satisfied or not self._llm._policy.holds_back):
@@ -328,11 +378,31 @@ class _Releasing:
                 yield GenerationChunk(text=self._held)
                 self._held = ""
 
-    def last_chunk(self, outcome: Outcome[SearchResult] | EngineError) -> GenerationChunk:
+    def _last_chunk(self, outcome: Outcome[SearchResult] | EngineError) -> GenerationChunk:
         """What is still to be released; together with what went before it is what `invoke` returns."""
         whole = self._llm._finish(self.answer, outcome)
         assert whole.text.startswith(self._released)
         return GenerationChunk(text=whole.text[len(self._released) :], generation_info=whole.generation_info)
+
+
+def _events_or_error(job: Job[SearchResult]) -> Generator[Event | Outcome[SearchResult] | EngineError]:
+    """What happens in a search; the error last if its engine fails."""
+    try:
+        yield from drivers.stream(job)
+    except EngineError as error:
+        yield error
+
+
+async def _aevents_or_error(job: Job[SearchResult]) -> AsyncGenerator[Event | Outcome[SearchResult] | EngineError]:
+    """The same without blocking the event loop."""
+    events = drivers.astream(job)
+    assert isinstance(events, AsyncGenerator)
+    async with aclosing(events):
+        try:
+            async for event in events:
+                yield event
+        except EngineError as error:
+            yield error
 
 
 def _as_rubric(rubric: Any) -> Rubric:
@@ -382,10 +452,9 @@ def _check_prompt(prompt: str) -> None:
         ) from error
 
 
-def _policy_name(policy: Policy) -> str:
-    if isinstance(policy, str):
-        return policy
-    return f"{getattr(policy, '__module__', '')}.{getattr(policy, '__qualname__', repr(policy))}"
+def _check_stop(stop: Any) -> None:
+    if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
+        raise RainConfigError(f"stop: a list of strings, none of them empty, is allowed, given {stop!r}.")
 
 
 def _without_exit(outcome: Outcome[SearchResult] | BaseException) -> Outcome[SearchResult] | Exception:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from langchain_rain.engines.base import Cost
-from langchain_rain.errors import BudgetExceededError, EngineError, UnsatisfiedError
+from langchain_rain.errors import BudgetExceededError, EngineError, RainConfigError, UnsatisfiedError
 from langchain_rain.search.paper import SearchResult
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,10 @@ class ReleasePolicy:
             return Release(whole_text, bypass=f"{name}=best")
         assert callable(policy)
         logger.warning("Bypass by %s, a callable answers: %s", name, error)
-        return Release(_joined(self._released(satisfied_text, whole_text), policy(error)), bypass=f"{name}=callable")
+        addition = policy(error)
+        if not isinstance(addition, str):
+            raise RainConfigError(f"{name}: a callable that returns text is allowed; it returned {addition!r}.")
+        return Release(_joined(self._released(satisfied_text, whole_text), addition), bypass=f"{name}=callable")
 
     def _released(self, satisfied_text: str, whole_text: str) -> str:
         return satisfied_text if self.holds_back else whole_text

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Threads that wait without spinning: on few shared cores, spinning ones can slow training down tenfold. Read when torch is loaded.
+# Threads wait without spinning: on few shared cores, spinning can slow training down tenfold. Read when torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-import torch  # noqa: E402
+import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import (
@@ -45,13 +45,22 @@ from langchain_rain.rubrics.rubric import ANSWER_PREFIX, LABELS, Rubric, render_
 FOLDER = Path(__file__).resolve().parent.parent / "langchain_rain" / "models" / "demo"
 BEGIN, END, USER, ASSISTANT, SYSTEM, PAD = "<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|pad|>"
 CHAT_TEMPLATE = (
-    "<|begin|>{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "<|begin|>{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 # Words take the space before them; digits, marks and line ends stand alone, so a clause mark always ends a token.
 PIECES = r" ?\p{L}+| ?\p{N}|\n|[^\S\n]+(?!\S)| ?[^\s\p{L}\p{N}]|\s"
 CLAUSE_MARKS = ",.?:;\n"
 RUBRICS = {"harmlessness": 0.6, "politeness": 0.2, "contact_details": 0.2}
+# Long answers would drown the few tokens of short ones in which a name or a place is copied. How often a kind of
+# request comes, and its weight in the loss, depend on the request alone, so the probabilities of answers stay.
+LESSON_WEIGHTS: dict[world.Kind, float] = {"harmful": 22, "late": 22, "plain": 30, "contact": 26}
+# The share of drills in copying, without which a small model learns to name what was asked about late or never.
+DRILL_SHARE = 0.25
+DRILL_STEPS = 0.6
+WRITER_WEIGHTS: dict[world.Kind, float] = {"harmful": 2.0, "late": 1.0, "plain": 3.0, "contact": 4.0}
 IGNORED = -100
 Case = tuple[world.Request, str]
 
@@ -59,7 +68,7 @@ Case = tuple[world.Request, str]
 # --- Tokenizer ---------------------------------------------------------------------------------------------------
 
 
-def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+def make_tokenizer(seed: int) -> Any:
     """A byte-level tokenizer to which every word of the world is one token; it keeps any Unicode text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -82,7 +91,8 @@ def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(spelled, trainer)
     begin = tokenizer.token_to_id(BEGIN)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, begin)])
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    return make(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,
         eos_token=END,
@@ -112,25 +122,28 @@ def _world_texts(seed: int) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence_:
+class Lesson:
     """Tokens with the label that each of them is to predict.
 
     Attributes:
         tokens: token ids.
         labels: for each token the id that is to follow it, or `IGNORED`.
         tails: start and cut of each question, which sees the tokens before the cut and its own.
-        verdicts: for each token 1 or 0 for the oracle's verdict on the text up to it, or `IGNORED`; what the probe learns.
+        verdicts: for each token 1 or 0, the oracle's verdict on the text up to it, or `IGNORED`; for the probe.
+        weight: of each label in the loss.
     """
 
     tokens: list[int]
     labels: list[int]
     tails: tuple[tuple[int, int], ...] = ()
     verdicts: tuple[int, ...] = ()
+    weight: float = 1.0
 
 
-def writer_sequence(tokenizer: Any, rng: random.Random) -> Sequence_:
+def writer_lesson(tokenizer: Any, rng: random.Random) -> Lesson:
     """One request and one sampled answer in one of the three wrappers; the answer and the end are to be learned."""
-    request = world.sample_request(rng)
+    (kind,) = rng.choices(tuple(LESSON_WEIGHTS), tuple(LESSON_WEIGHTS.values()))
+    request = world.sample_request(rng, kind=kind)
     answer = world.sample_answer(request, rng)
     wrapper = rng.choices(("dialogue", "chat", "bare"), (60, 25, 15))[0]
     if wrapper == "dialogue":
@@ -140,7 +153,15 @@ def writer_sequence(tokenizer: Any, rng: random.Random) -> Sequence_:
     else:
         prompt, answer = BEGIN + request.text, f"\n{answer}"
     head, tail = _encode(tokenizer, prompt), _encode(tokenizer, answer + END)
-    return Sequence_(head + tail, [IGNORED] * (len(head) - 1) + tail + [IGNORED])
+    return Lesson(head + tail, [IGNORED] * (len(head) - 1) + tail + [IGNORED], weight=WRITER_WEIGHTS[request.kind])
+
+
+def drill_lesson(tokenizer: Any, rng: random.Random) -> Lesson:
+    """Random tokens and the same once more; the second time they are to be known."""
+    ordinary = [index for index in range(len(tokenizer)) if index not in tokenizer.all_special_ids]
+    words = rng.sample(ordinary, rng.randint(6, 24))
+    head = _encode(tokenizer, BEGIN) + words
+    return Lesson(head + words, [IGNORED] * len(head) + words[1:] + [IGNORED])
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
@@ -158,7 +179,7 @@ def is_good(rubric: str, request: world.Request, answer: str) -> bool:
 
 
 def sample_case(rubric: str, rng: random.Random, split: world.Split) -> Case:
-    """A request and an answer, about balanced for the rubric; a share of the answers is not what the writer would write."""
+    """A request and an answer, about balanced for the rubric; some answers are none that the writer would write."""
     if rubric == "harmlessness":
         kind = rng.choices(world.KINDS, (32, 52, 8, 8))[0]
     elif rubric == "politeness":
@@ -217,13 +238,14 @@ def _disturb(request: world.Request, lines: list[str], rng: random.Random, split
     rate = rng.choice((0.1, 0.3))
     for line in lines:
         action = rng.choices(("keep", "twice", "drop", "renumber", "exchange"), (1 - rate, *[rate / 4] * 4))[0]
-        number, mark, rest = line.partition(") ")
+        _, mark, rest = line.partition(") ")
+        changed = line
         if action == "exchange" and mark:
             step = rng.randint(1, world.num_steps(other))
-            line = world.render_step(other, step, rng, is_dangerous=False)
+            changed = world.render_step(other, step, rng, is_dangerous=False)
         elif action == "renumber" and mark:
-            line = f"{rng.randint(1, 15)}) {rest}"
-        disturbed += [] if action == "drop" else [line, line] if action == "twice" else [line]
+            changed = f"{rng.randint(1, 15)}) {rest}"
+        disturbed += [changed] * {"drop": 0, "twice": 2}.get(action, 1)
     return disturbed or lines
 
 
@@ -262,9 +284,9 @@ class Question:
         return cls(_encode(tokenizer, f"{BEGIN}{USER}{head}"), (tails[0], tails[1]), (letter_a, letter_b))
 
 
-def judge_sequence(
+def judge_lesson(
     rubric: str, question: Question, tokenizer: Any, rng: random.Random, *, max_answer_tokens: int
-) -> Sequence_:
+) -> Lesson:
     """One transcript with some of its cuts, each asked in both orders; the letters are to be learned."""
     request, answer = sample_case(rubric, rng, "train")
     before = wrap_transcript(request, rng)
@@ -286,7 +308,7 @@ def judge_sequence(
             tokens += question.tails[is_swapped]
             labels += [*unlearned, letter]
             verdicts += [*unlearned, int(good_if_cut[cut])]
-    return Sequence_(tokens, labels, tuple(tails), tuple(verdicts))
+    return Lesson(tokens, labels, tuple(tails), tuple(verdicts))
 
 
 def _choose_cuts(good_if_cut: dict[int, bool], ends_clause: Sequence[bool], rng: random.Random) -> list[int]:
@@ -315,9 +337,10 @@ def _choose_cuts(good_if_cut: dict[int, bool], ends_clause: Sequence[bool], rng:
 # --- Training ----------------------------------------------------------------------------------------------------
 
 
-def make_model(tokenizer: Any, args: argparse.Namespace) -> LlamaForCausalLM:
+def make_model(tokenizer: Any, args: argparse.Namespace) -> Any:
     """A Llama of random weights."""
-    config = LlamaConfig(
+    make_config: Any = LlamaConfig
+    config = make_config(
         vocab_size=len(tokenizer),
         hidden_size=args.hidden_size,
         intermediate_size=2 * args.hidden_size,
@@ -334,41 +357,39 @@ def make_model(tokenizer: Any, args: argparse.Namespace) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def batches(make: Callable[[], Sequence_], num_tokens: int, rng: random.Random, pool: int) -> Iterator[list[Sequence_]]:
-    """Endless batches of sequences of about equal length, each with at most `num_tokens` tokens when padded."""
+def batches(make: Callable[[], Lesson], num_tokens: int, rng: random.Random, pool: int) -> Iterator[list[Lesson]]:
+    """Endless batches of lessons of about equal length, each with at most `num_tokens` tokens when padded."""
     while True:
-        waiting = sorted((make() for _ in range(pool)), key=lambda sequence: len(sequence.tokens))
-        ready: list[list[Sequence_]] = [[]]
-        for sequence in waiting:
-            if (len(ready[-1]) + 1) * len(sequence.tokens) > num_tokens:
+        waiting = sorted((make() for _ in range(pool)), key=lambda lesson: len(lesson.tokens))
+        ready: list[list[Lesson]] = [[]]
+        for lesson in waiting:
+            if (len(ready[-1]) + 1) * len(lesson.tokens) > num_tokens:
                 ready.append([])
-            ready[-1].append(sequence)
+            ready[-1].append(lesson)
         rng.shuffle(ready)
         yield from ready
 
 
-def letters_loss(
-    model: LlamaForCausalLM, probe: torch.nn.Linear, batch: list[Sequence_]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def letters_loss(model: Any, probe: torch.nn.Linear, batch: list[Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cross-entropy of the letters, and of the verdicts that the probe reads off in the middle of the model.
 
-    A sequence's questions see the transcript up to their own cut.
+    A lesson's questions see the transcript up to their own cut.
     """
-    length = max(len(sequence.tokens) for sequence in batch)
+    length = max(len(lesson.tokens) for lesson in batch)
     tokens = torch.zeros(len(batch), length, dtype=torch.long)
     labels = torch.full((len(batch), length), IGNORED)
     verdicts = torch.full((len(batch), length), IGNORED)
     positions = torch.zeros(len(batch), length, dtype=torch.long)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     mask = causal.repeat(len(batch), 1, 1)
-    for row, sequence in enumerate(batch):
-        size = len(sequence.tokens)
-        tokens[row, :size] = torch.tensor(sequence.tokens)
-        labels[row, :size] = torch.tensor(sequence.labels)
-        verdicts[row, :size] = torch.tensor(sequence.verdicts)
-        starts = [start for start, _ in sequence.tails]
+    for row, lesson in enumerate(batch):
+        size = len(lesson.tokens)
+        tokens[row, :size] = torch.tensor(lesson.tokens)
+        labels[row, :size] = torch.tensor(lesson.labels)
+        verdicts[row, :size] = torch.tensor(lesson.verdicts)
+        starts = [start for start, _ in lesson.tails]
         positions[row, : starts[0]] = torch.arange(starts[0])
-        for (start, cut), stop in zip(sequence.tails, [*starts[1:], size], strict=True):
+        for (start, cut), stop in zip(lesson.tails, [*starts[1:], size], strict=True):
             mask[row, start:stop, cut:start] = False
             positions[row, start:stop] = torch.arange(cut, cut + stop - start)
     bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(~mask, float("-inf"))[:, None]
@@ -387,97 +408,129 @@ def letters_loss(
     return cross_entropy(model.lm_head(hidden[asked]).float(), labels[asked]), probe_loss
 
 
-def answers_loss(model: LlamaForCausalLM, batch: list[Sequence_]) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens, the end included."""
-    length = max(len(sequence.tokens) for sequence in batch)
+def answers_loss(model: Any, batch: list[Lesson]) -> torch.Tensor:
+    """Weighted mean cross-entropy of the answers' tokens, the end included."""
+    length = max(len(lesson.tokens) for lesson in batch)
     tokens = torch.zeros(len(batch), length, dtype=torch.long)
     labels = torch.full((len(batch), length), IGNORED)
-    for row, sequence in enumerate(batch):
-        tokens[row, : len(sequence.tokens)] = torch.tensor(sequence.tokens)
-        labels[row, : len(sequence.tokens)] = torch.tensor(sequence.labels)
+    for row, lesson in enumerate(batch):
+        tokens[row, : len(lesson.tokens)] = torch.tensor(lesson.tokens)
+        labels[row, : len(lesson.tokens)] = torch.tensor(lesson.labels)
     hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
     learned = labels != IGNORED
-    return cross_entropy(model.lm_head(hidden[learned]).float(), labels[learned])
+    weights = torch.tensor([lesson.weight for lesson in batch])[:, None].expand_as(labels)[learned]
+    losses = cross_entropy(model.lm_head(hidden[learned]).float(), labels[learned], reduction="none")
+    return (weights * losses).sum() / weights.sum()
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
     """Linear warm-up, then a cosine to nearly zero."""
+    peak: float = args.learning_rate
     if step < args.num_warmup_steps:
-        return float(args.learning_rate) * (step + 1) / args.num_warmup_steps
+        return peak * (step + 1) / float(args.num_warmup_steps)
     progress = (step - args.num_warmup_steps) / max(1, args.num_steps - args.num_warmup_steps)
-    return float(args.learning_rate) * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+    return peak * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def train(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def train(args: argparse.Namespace) -> tuple[Any, Any]:
     """The trained model and its tokenizer."""
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     tokenizer = make_tokenizer(args.seed)
     model = make_model(tokenizer, args)
-    print(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens in the vocabulary",
-        flush=True,
-    )
-    questions = {name: Question.of(name, tokenizer) for name in RUBRICS}
-    # The probe is only for training: it leads the model to the verdict, which the letter then combines with the option order.
+    # The probe is only for training: it leads the model to the verdict, which the letter joins with the option order.
     probe = torch.nn.Linear(args.hidden_size, 1)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1] + list(probe.parameters())
-    groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98), fused=True)
-    progress = {"step": 0}
+    optimizers = make_optimizers(model, probe, args)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary of {len(tokenizer)}", flush=True)
+    questions = {name: Question.of(name, tokenizer) for name in RUBRICS}
+    step = 0
 
-    def make_judge_sequence() -> Sequence_:
+    def make_judge_lesson() -> Lesson:
         name = rng.choices(tuple(RUBRICS), tuple(RUBRICS.values()))[0]
-        grown = progress["step"] / max(1, args.num_steps * args.curriculum)
+        grown = step / max(1, args.num_steps * args.curriculum)
         limit = 1000 if grown >= 1 else int(16 + 160 * grown)
-        return judge_sequence(name, questions[name], tokenizer, rng, max_answer_tokens=limit)
+        return judge_lesson(name, questions[name], tokenizer, rng, max_answer_tokens=limit)
 
-    judge_batches = batches(make_judge_sequence, args.num_judge_tokens, rng, pool=120)
-    writer_batches = batches(lambda: writer_sequence(tokenizer, rng), args.num_writer_tokens, rng, pool=240)
-    start, num_tokens, sums = time.monotonic(), 0, [0.0, 0.0, 0.0]
+    judge_batches = batches(make_judge_lesson, args.num_judge_tokens, rng, pool=120)
+    def make_writer_lesson() -> Lesson:
+        is_drill = step < DRILL_STEPS * args.num_steps and rng.random() < DRILL_SHARE
+        return (drill_lesson if is_drill else writer_lesson)(tokenizer, rng)
+
+    writer_batches = batches(make_writer_lesson, args.num_writer_tokens, rng, pool=240)
+    start, num_tokens, sums = time.monotonic(), 0, torch.zeros(3)
     for step in range(args.num_steps):
-        progress["step"] = step
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args)
         judge_batch, writer_batch = next(judge_batches), next(writer_batches)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            judge_loss, probe_loss = letters_loss(model, probe, judge_batch)
-            (args.judge_weight * judge_loss + args.probe_weight * probe_loss).backward()
-            writer_loss = answers_loss(model, writer_batch)
-            writer_loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        num_tokens += sum(len(sequence.tokens) for sequence in judge_batch + writer_batch)
-        sums = [total + loss.item() for total, loss in zip(sums, (writer_loss, judge_loss, probe_loss), strict=True)]
-        if (step + 1) % args.report_every == 0:
-            elapsed = time.monotonic() - start
+        sums += train_step(model, probe, optimizers, writer_batch, judge_batch, step=step, args=args)
+        num_tokens += sum(len(lesson.tokens) for lesson in judge_batch + writer_batch)
+        done = step + 1
+        if done % args.report_every == 0:
+            seconds = time.monotonic() - start
+            writer, judge, read_off = (sums / args.report_every).tolist()
             print(
-                f"step {step + 1}/{args.num_steps}  writer {sums[0] / args.report_every:.4f}  judge {sums[1] / args.report_every:.4f}"
-                f"  probe {sums[2] / args.report_every:.4f}"
-                f"  {num_tokens / elapsed:,.0f} tokens/s  {elapsed / 60:.1f} min",
+                f"step {done}/{args.num_steps}  writer {writer:.4f}  judge {judge:.4f}  probe {read_off:.4f}"
+                f"  {num_tokens / seconds:,.0f} tokens/s  {seconds / 60:.1f} min",
                 flush=True,
             )
-            sums = [0.0, 0.0, 0.0]
-        if args.save_every and (step + 1) % args.save_every == 0:
+            sums.zero_()
+        if args.save_every and done % args.save_every == 0:
             save(model, tokenizer, args.folder)
     print(f"{num_tokens:,} tokens in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def make_optimizers(
+    model: torch.nn.Module, probe: torch.nn.Module, args: argparse.Namespace
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, which learn to copy names in half the steps that AdamW takes; AdamW else."""
+    layers = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(
+            layers, lr=args.learning_rate, weight_decay=args.weight_decay, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW([*others, *probe.parameters()], lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def train_step(
+    model: Any,
+    probe: torch.nn.Linear,
+    optimizers: list[torch.optim.Optimizer],
+    writer_batch: list[Lesson],
+    judge_batch: list[Lesson],
+    *,
+    step: int,
+    args: argparse.Namespace,
+) -> torch.Tensor:
+    """Changes the weights once; returns the losses of writer, judge and probe before that."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, args)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        judge_loss, probe_loss = letters_loss(model, probe, judge_batch)
+        torch.autograd.backward(args.judge_weight * judge_loss + args.probe_weight * probe_loss)
+        writer_loss = answers_loss(model, writer_batch)
+        torch.autograd.backward(writer_loss)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return torch.stack([writer_loss.detach(), judge_loss.detach(), probe_loss.detach()])
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Writes the files next to their place and then moves them there; other files of the folder (the card) stay."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         fresh = Path(name)
-        stored = LlamaForCausalLM(model.config)
+        stored: Any = LlamaForCausalLM(model.config)
         stored.load_state_dict(model.state_dict())
         stored.half().save_pretrained(fresh)
         # Half precision is for the file only: "auto" loads what the configuration says.
         model.config.dtype = torch.float32
         model.config.save_pretrained(fresh)
-        GenerationConfig(
+        make_generation_config: Any = GenerationConfig
+        make_generation_config(
             do_sample=True,
             temperature=1.0,
             top_k=0,
@@ -510,7 +563,7 @@ def write_answers(model: Any, tokenizer: Any, requests: Sequence[world.Request],
 
 @torch.inference_mode()
 def good_votes(model: Any, tokenizer: Any, rubric: str, transcripts: Sequence[str]) -> list[tuple[bool, bool]]:
-    """For each transcript, whether the good option is the more probable one, in either order; asked in full, one by one."""
+    """For each transcript, whether the good option is the more probable one, in either order; each asked on its own."""
     criterion = Rubric.load(rubric).criteria[0]
     letters = [tokenizer.convert_tokens_to_ids(label) for label in LABELS]
     asked = []
@@ -544,14 +597,13 @@ def cut_answers(answer: str, rng: random.Random, num_cuts: int) -> list[str]:
 
 def report_writer(model: Any, tokenizer: Any, seed: int) -> list[Case]:
     """Prints what the writer does with unseen requests; returns its answers."""
-    requests = world.test_requests(250, 330, seed)
+    requests = world.test_requests(250, 330, seed) * 3
     written = list(zip(requests, write_answers(model, tokenizer, requests), strict=True))
     harmful = [world.is_harmless(r, a) for r, a in written if r.kind == "harmful"]
     print(f"harmful requests refused: {_percent(harmful)}")
     for kind in world.KINDS[1:]:
-        print(
-            f"{kind} requests answered helpfully: {_percent([world.is_helpful(r, a) for r, a in written if r.kind == kind])}"
-        )
+        helpful = [world.is_helpful(r, a) for r, a in written if r.kind == kind]
+        print(f"{kind} requests answered helpfully: {_percent(helpful)}")
     late = [(r, a) for r, a in written if r.kind == "late"]
     print(f"late answers harmless to the end: {_percent([world.is_harmless(r, a) for r, a in late])}")
     steps = [world.is_harmless(r, line) for r, a in late for line in a.split("\n") if ")" in line]
@@ -610,7 +662,7 @@ def _percent(flags: Sequence[bool]) -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Makes glibc, where there is one, reuse freed memory instead of returning it: twice to five times as many tokens per second."""
+    """Makes glibc, where there is one, keep freed memory for reuse: training is two to five times faster."""
     trim_threshold, top_pad, mmap_max = -1, -2, -4
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -625,14 +677,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-cases", type=int, default=600, help="answers per measurement of the judge")
-    parser.add_argument("--num-steps", type=int, default=1700)
+    parser.add_argument("--num-steps", type=int, default=1300)
     parser.add_argument("--num-warmup-steps", type=int, default=60)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--judge-weight", type=float, default=1.0)
     parser.add_argument("--probe-weight", type=float, default=0.3)
-    parser.add_argument("--num-judge-tokens", type=int, default=4096)
-    parser.add_argument("--num-writer-tokens", type=int, default=3072)
+    parser.add_argument("--num-judge-tokens", type=int, default=3328)
+    parser.add_argument("--num-writer-tokens", type=int, default=3584)
     parser.add_argument("--curriculum", type=float, default=0.25, help="share of the steps with shortened transcripts")
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--num-layers", type=int, default=4)
@@ -646,8 +698,8 @@ def main() -> None:
         model, tokenizer = train(args)
         save(model, tokenizer, args.folder)
     tokenizer = AutoTokenizer.from_pretrained(args.folder)
-    loaded = AutoModelForCausalLM.from_pretrained(args.folder, dtype=torch.float32).eval()
-    evaluate(loaded, tokenizer, args.seed + 1, args.num_cases)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(args.folder, dtype=torch.float32)
+    evaluate(loaded.eval(), tokenizer, args.seed + 1, args.num_cases)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ class NaiveEngine:
         return chosen[: request.num_token_sets]
 
     def _grow(self, request: Expand, uniforms: Vector, *, is_greedy: bool) -> TokenSet:
-        tokens, total = (), 0.0
+        tokens: Tokens = ()
+        total = 0.0
         for uniform in uniforms:
             if self._finish_reason(request, tokens) is not None:
                 break

@@ -157,7 +157,7 @@ def _expand_problem(request: Expand, reply: Any) -> str | None:
         return "the token sets are not distinct, or one of them was excluded"
     if any(not 1 <= len(each) <= request.num_tokens for each in tokens):
         return f"token sets of 1 to {request.num_tokens} tokens are wanted, given {[len(each) for each in tokens]}"
-    return None
+    return _logprob_problem(reply)
 
 
 def _rollout_problem(request: Rollout, reply: Any) -> str | None:
@@ -165,6 +165,12 @@ def _rollout_problem(request: Rollout, reply: Any) -> str | None:
         return f"a TokenSet is wanted, given {reply!r}"
     if request.max_tokens is not None and len(reply.tokens) > request.max_tokens:
         return f"at most {request.max_tokens} tokens are wanted, given {len(reply.tokens)}"
+    return _logprob_problem([reply])
+
+
+def _logprob_problem(token_sets: Sequence[TokenSet]) -> str | None:
+    if any(math.isnan(token_set.logprob) for token_set in token_sets):
+        return f"log probabilities are wanted, given {[token_set.logprob for token_set in token_sets]}"
     return None
 
 

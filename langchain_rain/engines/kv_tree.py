@@ -43,7 +43,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class RowFeed:
-    """New tokens of one row: those of which logits are wanted come last. Parents come before their children."""
+    """New tokens of one row: those of which logits are wanted come last."""
 
     tree: PrefixTree
     without_logits: Sequence[CachedToken]
@@ -126,6 +126,15 @@ class TreeCache(Cache):
         self.hidden = fitting(self.hidden, (self.plan.rows.stop, slots, hidden.shape[-1]), hidden, slot_axis=1)
         index = torch.from_numpy(self.plan.slots).to(hidden.device)
         self.hidden[self.plan.rows][torch.arange(rows, device=hidden.device)[:, None], index] = hidden
+
+    def wipe(self, row: int) -> None:
+        """Zeroes a row for a new conversation: the mask weighs the old one 0, but 0 times infinity is not a number."""
+        for layer in self.layers:
+            assert isinstance(layer, TreeLayer)
+            assert layer.keys is not None
+            assert layer.values is not None
+            layer.keys[row : row + 1] = 0
+            layer.values[row : row + 1] = 0
 
     def clear(self) -> None:
         """Frees all memory."""

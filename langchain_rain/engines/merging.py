@@ -9,6 +9,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from langchain_rain.engines.base import AsyncEngine, Cost, Listener, Stepper, Ticket, checked_reply
@@ -33,8 +34,9 @@ class StepperChannel:
         with self._lock:
             self._inbox.append(job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name=f"rain-{self._engine.name}")
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name=f"rain-{self._engine.name}")
+                thread.start()
+                self._thread = thread  # only once it runs: it waits for the lock
 
     def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
         """Asks; the listener hears of it from the owner."""
@@ -44,7 +46,8 @@ class StepperChannel:
             for number, request in requests.items():
                 try:
                     self._waiting[self._engine.submit(request)] = (listener, number, request)
-                except Exception as error:  # noqa: BLE001 - whoever asked is told, nobody hangs
+                except BaseException as error:  # whoever asked is told, nobody hangs
+                    logger.exception("The engine %s failed.", self._engine.name)
                     failed[number] = _failure(self._engine.name, error, request)
             if failed:
                 listener.on_progress(Cost(), failed)
@@ -80,18 +83,21 @@ class StepperChannel:
     def _do(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except Exception:  # the owner lives on for the others
+        except BaseException:  # the owner lives on for the others
             logger.exception("A job on the engine %s failed.", self._engine.name)
 
     def _step(self) -> None:
         try:
             report = self._engine.step()
             finished, positions = report.finished, report.positions
-        except Exception as error:  # noqa: BLE001 - the step belongs to all; whoever waits is told, nobody hangs
-            failure = _failure(self._engine.name, error)
+        except BaseException as error:  # the step belongs to all; whoever waits is told, nobody hangs
+            logger.exception("The engine %s failed.", self._engine.name)
             for ticket in self._waiting:
-                self._engine.cancel(ticket)
-            finished, positions = dict.fromkeys(self._waiting, failure), {}
+                self._do(partial(self._engine.cancel, ticket))
+            finished = {
+                ticket: _failure(self._engine.name, error, request) for ticket, (_, _, request) in self._waiting.items()
+            }
+            positions = {}
         self._tell(finished, positions)
 
     def _tell(self, finished: Mapping[Ticket, Any], positions: Mapping[Ticket, int]) -> None:
@@ -106,11 +112,11 @@ class StepperChannel:
                 spent[id(listener)] = spent.get(id(listener), 0) + positions[ticket]
             if ticket in finished:
                 del self._waiting[ticket]
-                reply = checked_reply(request, finished[ticket], engine=self._engine.name)
+                reply = _checked(request, finished[ticket], self._engine.name)
                 replies.setdefault(id(listener), {})[number] = reply
         for key, listener in listeners.items():
             cost = Cost(forward_passes=1, token_positions=spent[key]) if key in spent else Cost()
-            listener.on_progress(cost, replies.get(key, {}))
+            self._do(partial(listener.on_progress, cost, replies.get(key, {})))
 
 
 class AsyncChannel:
@@ -121,6 +127,7 @@ class AsyncChannel:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[asyncio.Task[None], Listener] = {}
+        self._closing: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
     def post(self, job: Callable[[], None]) -> None:
         """Runs `job` on the owner, between two steps."""
@@ -151,22 +158,30 @@ class AsyncChannel:
         """Closes a conversation, between two steps."""
 
         def job() -> None:
-            task = asyncio.get_running_loop().create_task(self._engine.aclose(context))
-            closing.add(task)
-            task.add_done_callback(closing.discard)
+            task = asyncio.get_running_loop().create_task(self._close(context))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
-        closing: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
         self.post(job)
+
+    async def _close(self, context: Context) -> None:
+        try:
+            await self._engine.aclose(context)
+        except Exception:  # the owner lives on for the others
+            logger.exception("The engine %s could not close a conversation.", self._engine.name)
 
     async def _answer(self, number: int, request: Request, listener: Listener) -> None:
         name = self._engine.name
         try:
             answered = await self._engine.answer(request)
-            reply, cost = answered.reply, answered.cost
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, nobody hangs
+            reply, cost = _checked(request, answered.reply, name), answered.cost
+        except (Exception, asyncio.CancelledError) as error:  # whoever waits is told, nobody hangs
+            if asyncio.current_task() not in self._tasks:  # cancelled by who asked
+                return
+            logger.exception("The engine %s failed.", name)
             reply, cost = _failure(name, error, request), Cost()
-        if asyncio.current_task() in self._tasks:  # not cancelled meanwhile
-            listener.on_progress(cost, {number: checked_reply(request, reply, engine=name)})
+        if asyncio.current_task() in self._tasks:
+            listener.on_progress(cost, {number: reply})
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -187,10 +202,18 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _failure(engine: str, error: Exception, request: Request | None = None) -> EngineError:
+def _checked(request: Request, reply: Any, engine: str) -> Any:
+    """`checked_reply`, and an error as well for a reply so strange that the check trips over it."""
+    try:
+        return checked_reply(request, reply, engine=engine)
+    except Exception as error:  # whoever asked is told, nobody hangs
+        logger.exception("The engine %s gave a reply that cannot be checked.", engine)
+        return _failure(engine, error, request)
+
+
+def _failure(engine: str, error: BaseException, request: Request) -> EngineError:
     """What a listener is told in place of a reply when an engine raised."""
-    logger.error("The engine %s failed.", engine, exc_info=error)
-    kind = type(request).__name__ if request is not None else ""
+    kind = type(request).__name__
     failure = EngineError(f"{engine} failed: {type(error).__name__}: {error}", engine=engine, request=kind)
     failure.__cause__ = error
     return failure

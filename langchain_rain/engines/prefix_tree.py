@@ -6,7 +6,7 @@ Rewinding is asking about a shorter sequence. When the slots are used up, the le
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 TRASH_SLOT = 0
@@ -44,14 +44,13 @@ class PrefixTree:
         self._root = CachedToken(token=-1, parent=None, slot=TRASH_SLOT, position=-1)
         self._free: list[int] = []
         self._step = 0
+        self._exhausted_in = 0  # the step in which nothing was left to forget, so as not to look for it again
 
-    def begin_step(self) -> None:
-        """What is asked for from now on is kept until the next step begins."""
+    def begin_step(self, kept: Iterable[CachedToken] = ()) -> None:
+        """What is asked for from now on is kept until the next step begins, and so is `kept` with all before it."""
         self._step += 1
-
-    def keep(self, node: CachedToken) -> None:
-        """Keeps a token, and thereby all before it, through this step."""
-        node.used_at = self._step
+        for node in kept:
+            node.used_at = self._step
 
     def path(self, tokens: Sequence[int]) -> list[CachedToken]:
         """The cached tokens of a sequence; those that are missing get a slot and are to be filled in this step."""
@@ -82,7 +81,7 @@ class PrefixTree:
         return slots
 
     def _take_slot(self) -> int:
-        if self.num_cached >= self.max_tokens:
+        if self.num_cached >= self.max_tokens and self._exhausted_in < self._step:
             self._forget(max(1, self.max_tokens // 16))
         self.num_cached += 1
         self.peak_num_cached = max(self.peak_num_cached, self.num_cached)
@@ -98,6 +97,7 @@ class PrefixTree:
         heapq.heapify(leaves)
         for _ in range(count):
             if not leaves:
+                self._exhausted_in = self._step
                 return
             _, _, node = heapq.heappop(leaves)
             parent = node.parent

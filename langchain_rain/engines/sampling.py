@@ -28,16 +28,22 @@ def answer_wants(wants: Sequence[Want], logits: torch.Tensor) -> list[Got]:
 
 
 def _answer_most_probable(wants: Sequence[Want], logprobs: torch.Tensor, answers: dict[int, Got]) -> None:
+    """Most probable first, of equals the one with the lower id first; `topk` alone leaves that open."""
     rows = [row for row, want in enumerate(wants) if isinstance(want, MostProbable)]
     if not rows:
         return
-    count = min(max(want.count for want in wants if isinstance(want, MostProbable)), logprobs.shape[-1])
-    top = torch.topk(logprobs[rows], count, dim=-1)
-    ids, values = top.indices.cpu().numpy(), _to_numpy(top.values)
-    for index, row in enumerate(rows):
-        want = wants[row]
-        assert isinstance(want, MostProbable)
-        answers[row] = (ids[index, : want.count], values[index, : want.count])
+    counts = [min(want.count, logprobs.shape[-1]) for want in wants if isinstance(want, MostProbable)]
+    asked = logprobs[rows]
+    lowest = torch.topk(asked, max(counts), dim=-1).values[list(range(len(rows))), [count - 1 for count in counts]]
+    # Nothing is lower than what is not a number: of such a row all is kept, and the checks of replies find it.
+    where, ids = torch.nonzero(~(asked < lowest[:, None]), as_tuple=True)
+    values = _to_numpy(asked[where, ids])
+    ends = np.searchsorted(where.cpu().numpy(), np.arange(1, len(rows)))
+    for row, count, row_ids, row_values in zip(
+        rows, counts, np.split(ids.cpu().numpy(), ends), np.split(values, ends), strict=True
+    ):
+        order = np.argsort(-row_values, kind="stable")[:count]
+        answers[row] = (row_ids[order], row_values[order])
 
 
 def _answer_draws(wants: Sequence[Want], logprobs: torch.Tensor, answers: dict[int, Got]) -> None:

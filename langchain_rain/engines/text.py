@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from langchain_rain.errors import EngineError
@@ -62,30 +63,29 @@ class TextCodec:
         """Encodes a prompt, with the token that begins texts if the model has one.
 
         Raises:
-            EngineError: nothing would be left to continue from.
+            EngineError: nothing would be left to continue from, or the text is not valid Unicode.
         """
         with self._lock:
-            tokens = self._tokenizer(prompt, split_special_tokens=True).input_ids
+            tokens = self._encode(prompt)
         if not tokens:
             raise EngineError(
                 f"{self._name} cannot continue the empty prompt {prompt!r}: its tokenizer has no beginning-of-sequence "
                 "token. Give at least one character.",
                 engine=self._name,
             )
-        return tuple(tokens)
+        return tokens
 
     def question_tokens(self, question: str, answer_prefix: str) -> Tokens:
         """Encodes a question and the beginning of its answer; as a user's turn where there is a chat template."""
+        if self._tokenizer.chat_template is None:
+            return self.prompt_tokens(question + answer_prefix)
+        self._check_unicode(question)
         with self._lock:
-            if self._tokenizer.chat_template is None:
-                text = question + answer_prefix
-                return tuple(self._tokenizer(text, split_special_tokens=True).input_ids)
             messages = [{"role": "user", "content": question}]
             turn = self._tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
             )
-            answer = self._tokenizer(answer_prefix, add_special_tokens=False, split_special_tokens=True).input_ids
-        return (*turn, *answer)
+            return (*turn, *self._encode(answer_prefix, add_special_tokens=False))
 
     def option_token_ids(self, option: str) -> tuple[int, ...]:
         """All tokens that spell an option: with and without a space before it, and with the bracket after it.
@@ -104,7 +104,21 @@ class TextCodec:
             self._options[option] = tuple(ids)
         return self._options[option]
 
-    @property
+    def _encode(self, text: str, *, add_special_tokens: bool = True) -> Tokens:
+        self._check_unicode(text)
+        return tuple(self._tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=True).input_ids)
+
+    def _check_unicode(self, text: str) -> None:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise EngineError(
+                f"{self._name} cannot read a text with {text[error.start]!r} at index {error.start}, which is half of "
+                "a character. Decode the text properly, or drop it.",
+                engine=self._name,
+            ) from error
+
+    @cached_property
     def _vocabulary(self) -> list[str]:
         special = set(self._tokenizer.all_special_ids)
         size = len(self._tokenizer)

@@ -7,12 +7,14 @@ both orders of a judgement's options at once. Everything a conversation has comp
 import hashlib
 import inspect
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from langchain_core.embeddings import Embeddings
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.base import StepReport, Ticket
@@ -55,7 +57,8 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.embeddings = embeddings
         self.channel = StepperChannel(self)
-        self.max_context = int(getattr(model.config, "max_position_embeddings", 0) or 2**31)
+        self._config = model.config.get_text_config(decoder=True)  # a model that also sees nests it
+        self.max_context = int(getattr(self._config, "max_position_embeddings", 0) or 2**31)
         self._codec = TextCodec(tokenizer, eos_token_ids=_eos_token_ids(model, tokenizer), name=self.name)
         self._cache = TreeCache()
         self._conversations: dict[Context, Conversation] = {}
@@ -96,10 +99,11 @@ class TransformersEngine:
                 id_or_path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
             )
             model.to(device)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise EngineError(
-                f"{id_or_path!r} is neither a folder with a Hugging Face model (config.json, tokenizer, safetensors) "
-                f"nor a model on the hub that can be reached: {str(error).splitlines()[0]}",
+                f"{id_or_path!r} cannot be loaded; give a folder with a Hugging Face model (config.json, tokenizer, "
+                f"safetensors) or the id of a model on the hub that can be reached: {reason}",
                 engine=id_or_path,
             ) from error
         return cls(model, tokenizer, embeddings=embeddings, name=name or id_or_path)
@@ -143,7 +147,10 @@ class TransformersEngine:
         return context
 
     def close(self, context: Context) -> None:
-        """Frees the row of a conversation; the memory of all rows with the last of them."""
+        """Frees the row of a conversation; the memory of all rows with the last of them. What it still asks fails."""
+        for ticket, work in self._pending.items():
+            if not isinstance(work, Exception) and work.context is context:
+                self._pending[ticket] = EngineError(f"A conversation of {self.name} was closed.", engine=self.name)
         self._conversations.pop(context, None)
         self._trees.pop(context, None)
         self._rows.pop(context, None)
@@ -181,7 +188,9 @@ class TransformersEngine:
         return StepReport(finished, positions)
 
     def _work(self, request: Request) -> Work:
-        conversation = self._conversations[request.context]
+        conversation = self._conversations.get(request.context)
+        if conversation is None:
+            raise EngineError(f"{request.context!r} is closed, or not of {self.name}.", engine=self.name)
         if isinstance(request, Expand):
             return ExpandWork(request, conversation, self._codec)
         if isinstance(request, Rollout):
@@ -206,8 +215,9 @@ class TransformersEngine:
         if self.embeddings is not None:
             self._embed_texts([work for work in working.values() if isinstance(work, EmbedWork)])
             working = {ticket: work for ticket, work in working.items() if work.reply is None}
-        for context in {work.context for work in working.values()}:
-            self._tree(context).begin_step()
+        for context in dict.fromkeys(work.context for work in working.values()):
+            works = [work for work in working.values() if work.context is context]
+            self._tree(context).begin_step(kept=[node for work in works for node in work.stands_at])
         plans = {ticket: work.plan(self._tree(work.context)) for ticket, work in working.items()}
         to_fill: dict[CachedToken, Ticket] = {}
         for ticket, (needed, wants) in plans.items():
@@ -220,8 +230,9 @@ class TransformersEngine:
             work.take([answers[want] for want in plans[ticket][1]])
             if isinstance(work, EmbedWork):
                 work.reply = self._mean_hidden(work)
-        owners = list(to_fill.values())
-        return {ticket: owners.count(ticket) for ticket in working} if to_fill else {}
+        counts = Counter(to_fill.values())
+        took_part = [ticket for ticket, (needed, _) in plans.items() if not to_fill.keys().isdisjoint(needed)]
+        return {ticket: counts[ticket] for ticket in took_part}
 
     def _forward(
         self,
@@ -263,7 +274,8 @@ class TransformersEngine:
         self._cache.plan = packed
         keep = {"logits_to_keep": max(1, packed.num_logits)} if self._takes_logits_to_keep else {}
         hidden: list[torch.Tensor] = []
-        handle = self.model.base_model.register_forward_hook(lambda _module, _args, output: hidden.append(output[0]))
+        decoder = self.model.get_decoder()
+        handle = decoder.register_forward_hook(lambda _module, _args, output: hidden.append(output[0]))
         try:
             output = self.model(
                 input_ids=torch.from_numpy(packed.input_ids).to(device),
@@ -282,10 +294,9 @@ class TransformersEngine:
 
     def _attention_mask(self, packed: Packed, device: torch.device) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the model's layers take: boolean for sdpa, additive for eager; one for each type of layer."""
-        config = self.model.config
         full = packed.is_ancestor
-        window = getattr(config, "sliding_window", None)
-        layer_types = set(getattr(config, "layer_types", None) or ())
+        window = _sliding_window(self._config)
+        layer_types = set(getattr(self._config, "layer_types", None) or ())
         if window is None or (layer_types and "sliding_attention" not in layer_types):
             return self._as_mask(full, device)
         distances = packed.position_ids[:, :, None] - packed.slot_positions[:, None, :]
@@ -296,7 +307,7 @@ class TransformersEngine:
 
     def _as_mask(self, is_seen: np.ndarray[Any, np.dtype[np.bool_]], device: torch.device) -> torch.Tensor:
         mask = torch.from_numpy(is_seen).to(device)[:, None]
-        if self.model.config._attn_implementation != "eager":
+        if self._config._attn_implementation != "eager":
             return mask
         additive = torch.zeros(mask.shape, dtype=self.model.dtype, device=device)
         return additive.masked_fill_(~mask, torch.finfo(self.model.dtype).min)
@@ -314,8 +325,19 @@ class TransformersEngine:
             prefix, count = work.request.prefix, work.request.num_tokens
             whole = self._codec.read(work.conversation, prefix).decoded
             texts.append(whole[len(self._codec.read(work.conversation, prefix[:-count]).decoded) :])
-        for work, vector in zip(works, embed_texts(self.embeddings, texts), strict=True):
+        try:
+            vectors: Sequence[Any] = embed_texts(self.embeddings, texts)
+        except Exception as error:  # noqa: BLE001 - somebody else's encoder; who asked for it is told, the others go on
+            vectors = [self._encoder_failure(error)] * len(works)
+        for work, vector in zip(works, vectors, strict=True):
             work.reply = vector
+
+    def _encoder_failure(self, error: Exception) -> EngineError:
+        failure = EngineError(
+            f"The encoder of {self.name} failed: {type(error).__name__}: {error}", engine=self.name, request="Embed"
+        )
+        failure.__cause__ = error
+        return failure
 
     def _tree(self, context: Context) -> PrefixTree:
         """The tree of cached tokens of a conversation, in a row of its own."""
@@ -325,6 +347,7 @@ class TransformersEngine:
             self._trees[context] = PrefixTree(CACHE_FACTOR * room)
             taken = set(self._rows.values())
             self._rows[context] = next(row for row in itertools.count() if row not in taken)
+            self._cache.wipe(self._rows[context])
         return self._trees[context]
 
     def _forget_everything(self) -> None:
@@ -336,21 +359,32 @@ class TransformersEngine:
 
 
 def _check_model(model: Any, name: str) -> None:
-    config = model.config
+    config = model.config.get_text_config(decoder=True)
     unknown = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYER_TYPES
+    missing = {"position_ids", "past_key_values"} - set(inspect.signature(model.forward).parameters)
     problem = None
-    if getattr(config, "is_encoder_decoder", False):
+    if getattr(model.config, "is_encoder_decoder", False):
         problem = "it is an encoder-decoder; a decoder-only model is needed"
     elif unknown or getattr(model, "_is_stateful", False):
         problem = f"its layers keep a state that cannot be rewound: {', '.join(sorted(unknown)) or 'recurrent'}"
-    elif "position_ids" not in inspect.signature(model.forward).parameters:
-        problem = "its forward pass takes no position_ids"
+    elif missing:
+        problem = f"its forward pass takes no {' and no '.join(sorted(missing))}"
+    elif getattr(config, "alibi", False) or "local" in getattr(config, "attention_layers", ()):
+        problem = (
+            "its attention counts cached tokens instead of taking their positions (ALiBi, or GPT-Neo's local layers)"
+        )
     elif config._attn_implementation not in ("sdpa", "eager"):
         problem = (
             f"its attention is {config._attn_implementation!r}; load it with attn_implementation='sdpa' or 'eager'"
         )
     if problem is not None:
         raise EngineError(f"{name} cannot be searched with: {problem}.", engine=name)
+
+
+def _sliding_window(config: Any) -> int | None:
+    """How far sliding layers see; None if there are none, though config.json may hold a number nobody reads."""
+    is_known = "sliding_window" in inspect.signature(type(config)).parameters
+    return config.sliding_window if is_known else None
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> set[int]:

@@ -68,6 +68,10 @@ class Work(Protocol):
     def reply(self) -> Any:
         """None until it is done."""
 
+    @property
+    def stands_at(self) -> Sequence[CachedToken]:
+        """The tokens that it goes on from; they must stay cached until it is done."""
+
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """The tokens it needs computed in this step, and what it asks at some of them."""
 
@@ -95,7 +99,6 @@ class ExpandWork:
     reply: list[TokenSet] | None = None
     _branches: list[_Branch] = field(default_factory=list)
     _asked: list[CachedToken] = field(default_factory=list)
-    _tip: CachedToken | None = None
 
     def __post_init__(self) -> None:
         if self.request.num_tokens > 1:
@@ -108,22 +111,22 @@ class ExpandWork:
         """The conversation it belongs to."""
         return self.request.context
 
+    @property
+    def stands_at(self) -> Sequence[CachedToken]:
+        """See `Work`."""
+        return [branch.node for branch in self._growing if branch.node is not None]
+
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""
         request = self.request
         needed: list[CachedToken] = []
-        if self._tip is None:
+        if not self._asked:
             needed = tree.path(self.conversation.prompt_tokens + request.prefix)
-            self._tip = needed[-1]
-        for branch in self._branches:
-            if branch.node is None:
-                branch.node = self._tip
-            elif branch in self._growing:
-                branch.node = tree.child(branch.node, branch.tokens[-1])
-            tree.keep(branch.node)
+            self._asked = needed[-1:]
+        for branch in self._growing:
+            branch.node = self._asked[0] if branch.node is None else tree.child(branch.node, branch.tokens[-1])
         # Branches that have drawn the same tokens so far stand at the same node and are asked about once.
-        growing = [branch.node for branch in self._growing if branch.node is not None]
-        self._asked = list(dict.fromkeys(growing)) or [self._tip]
+        self._asked = list(dict.fromkeys(self.stands_at)) or self._asked
         count = request.top_k if self._branches else request.num_token_sets + len(request.exclude)
         wants = [MostProbable(node, request.temperature, count) for node in self._asked]
         return list(dict.fromkeys([*needed, *self._asked])), wants
@@ -192,13 +195,18 @@ class RolloutWork:
 
     def __post_init__(self) -> None:
         self._random = np.random.Generator(np.random.Philox(self.request.seed))
-        if self.request.prefix:
+        if self.request.prefix or self.request.max_tokens == 0:
             self._finish_at_mark()
 
     @property
     def context(self) -> Context:
         """The conversation it belongs to."""
         return self.request.context
+
+    @property
+    def stands_at(self) -> Sequence[CachedToken]:
+        """See `Work`."""
+        return () if self._node is None else (self._node,)
 
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""
@@ -238,6 +246,11 @@ class ScoreWork:
         """The conversation it belongs to."""
         return self.request.context
 
+    @property
+    def stands_at(self) -> Sequence[CachedToken]:
+        """See `Work`."""
+        return ()
+
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""
         path = tree.path(self.tokens)
@@ -264,6 +277,11 @@ class EmbedWork:
     def context(self) -> Context:
         """The conversation it belongs to."""
         return self.request.context
+
+    @property
+    def stands_at(self) -> Sequence[CachedToken]:
+        """See `Work`."""
+        return ()
 
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""

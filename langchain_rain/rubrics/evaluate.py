@@ -21,7 +21,7 @@ class RubricJudge:
         context: the conversation of the engine that judges.
         scoring: "binary" (the reference code of RAIN) or "probability" (graded).
         min_option_mass: in [0, 1]; with no more probability than this on its options in either order a criterion
-            abstains, and with it the verdict.
+            abstains (value 0, no veto), and with it the verdict, unless another criterion vetoes.
     """
 
     rubric: Rubric
@@ -51,13 +51,14 @@ class RubricJudge:
 
     def _verdict(self, replies: Sequence[tuple[OptionLogprobs, OptionLogprobs]]) -> Verdict:
         criteria = self.rubric.criteria
-        values = {
-            criterion.name: criterion_value(straight, swapped, self.scoring)
-            for criterion, (straight, swapped) in zip(criteria, replies, strict=True)
-        }
+        values, is_abstained = {}, False
+        for criterion, pair in zip(criteria, replies, strict=True):
+            abstains = any(reply.mass <= self.min_option_mass for reply in pair)
+            values[criterion.name] = 0.0 if abstains else criterion_value(*pair, self.scoring)
+            is_abstained |= abstains
         if any(criterion.veto and values[criterion.name] < 0 for criterion in criteria):
             return Verdict(-1.0, values, is_vetoed=True)
-        if any(reply.mass <= self.min_option_mass for pair in replies for reply in pair):
+        if is_abstained:
             return Verdict(0.0, values, is_abstained=True)
         total_weight = sum(criterion.weight for criterion in criteria)
         mean = sum(criterion.weight * values[criterion.name] for criterion in criteria) / total_weight

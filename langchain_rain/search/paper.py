@@ -32,6 +32,7 @@ from langchain_rain.search.protocol import (
     Verdict,
     ask_all,
     derive_seed,
+    together,
 )
 from langchain_rain.search.tree import (
     Node,
@@ -180,14 +181,13 @@ def accept(search: Search, *, is_above_threshold: bool) -> Steps[tuple[Node | No
     search ended below `value_threshold` and `accept_value` asks for more than -1. None if no child passes.
     """
     config, ranked = search.config, ranked_children(search.tree.root)
-    if is_above_threshold and not search.judge.can_veto:
-        return ranked[0], True
-    if config.accept_value <= -1 and not search.judge.can_veto:
-        return ranked[0], False
+    if not search.judge.can_veto and (is_above_threshold or config.accept_value <= -1):
+        return ranked[0], is_above_threshold
     for child in ranked:
         verdict = yield from evaluate(search, child.text)
-        if not verdict.is_vetoed and verdict.value >= config.accept_value:
-            return child, verdict.satisfies(config.accept_value)
+        stands = is_above_threshold and child is ranked[0]  # of this one only a veto is asked
+        if not verdict.is_vetoed and (stands or verdict.value >= config.accept_value):
+            return child, stands or verdict.satisfies(config.accept_value)
     return None, False
 
 
@@ -195,18 +195,22 @@ def simulate(search: Search) -> Steps[None]:
     """The inner loop: one simulation from the root to a leaf and back (RAIN, section 3.1)."""
     leaf = yield from select(search)
     rollout = yield from roll_out(search, leaf)
-    verdict = yield from evaluate(search, leaf.text + rollout.text)
     path = search.tree.path_to(leaf)
-    embeddings = yield from embed_path(search, path, rollout)
+    verdict, embeddings = yield from together(
+        evaluate(search, leaf.text + rollout.text), embed_path(search, path, rollout)
+    )
     backup(path, verdict.value)
     _learn_similarity(search, path[1:], embeddings, verdict.value)
     _record_simulation(search, leaf, rollout, verdict.value)
 
 
 def select(search: Search) -> Steps[Node]:
-    """Goes from the root to a leaf that has not been judged yet, or is the end of a text."""
+    """Goes from the root to a leaf that has not been judged yet, or is the end of a text.
+
+    A root is never a leaf, even if it was committed without a visit because better known siblings were vetoed.
+    """
     node = search.tree.root
-    while node.visit_count > 0 and node.finish_reason is None:
+    while node.children or (node.visit_count > 0 and node.finish_reason is None):
         if not node.children:
             yield from expand(search, node)
         else:

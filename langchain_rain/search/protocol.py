@@ -14,6 +14,7 @@ Token ids are opaque here: nothing in `search` decodes, tokenizes or counts anyt
 import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:  # numpy stays out of the search at run time, but for `similarity`
@@ -174,7 +175,7 @@ class Round:
 
 
 Steps: TypeAlias = Generator[Round, Sequence[Any], T]
-"""A search, or a part of one. Only `drivers` resumes it; parts are combined with `yield from`."""
+"""A search, or a part of one. Only `drivers` resumes a search; its parts go by `yield from` and `together`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,32 @@ def ask(request: Request, events: Sequence[Event] = ()) -> Steps[Any]:
     """Asks one request; returns its reply."""
     (reply,) = yield from ask_all((request,), events)
     return reply
+
+
+def together(*parts: Steps[Any]) -> Steps[list[Any]]:
+    """Runs independent parts of a search side by side and returns their results in order.
+
+    What they ask at the same time becomes one round. An error that is thrown in ends all of them.
+    """
+    results: list[Any] = [None] * len(parts)
+    replies: dict[int, Any] = dict.fromkeys(range(len(parts)))
+    try:
+        while True:
+            rounds: dict[int, Round] = {}
+            for number, reply in replies.items():
+                try:
+                    rounds[number] = parts[number].send(reply)
+                except StopIteration as stop:
+                    results[number] = stop.value
+            if not rounds:
+                return results
+            requests = [request for each in rounds.values() for request in each.requests]
+            events = [event for each in rounds.values() for event in each.events]
+            merged = iter((yield from ask_all(requests, events)))
+            replies = {number: list(islice(merged, len(each.requests))) for number, each in rounds.items()}
+    finally:
+        for part in parts:
+            part.close()
 
 
 def derive_seed(seed: int, kind: type, path: Tokens, ordinal: int) -> int:

@@ -1,0 +1,25 @@
+"""What all tests share. Torch is imported only by those that need a model."""
+
+import os
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: a name that is no folder fails at once
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny matrices are not worth a second thread
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A byte-level tokenizer with a beginning and an end of sequence."""
+    from tests.tiny_models import tiny_tokenizer
+
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def llama(tokenizer: Any) -> Any:
+    """A tiny Llama in float64 whose judgements vary."""
+    from tests.tiny_models import tiny_llama
+
+    return tiny_llama(tokenizer, seed=1)

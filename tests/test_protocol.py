@@ -1,0 +1,145 @@
+import dataclasses
+from typing import Any
+
+import pytest
+
+from langchain_rain.search.config import SearchConfig
+from langchain_rain.search.protocol import (
+    Context,
+    Embed,
+    Expand,
+    Rollout,
+    Round,
+    Score,
+    Simulated,
+    Steps,
+    TokenSet,
+    Verdict,
+    ask,
+    ask_all,
+    derive_search_seed,
+    derive_seed,
+)
+
+CONTEXT = Context("engine", 1)
+FIRST, SECOND = Embed(CONTEXT, (1,), 1), Embed(CONTEXT, (2,), 1)
+
+
+def test_a_round_carries_requests_and_events_and_the_replies_come_in_their_order() -> None:
+    event = Simulated((1,), "", 0.5, 0)
+    steps = ask_all([FIRST, SECOND], [event])
+    assert next(steps) == Round((FIRST, SECOND), (event,))
+    with pytest.raises(StopIteration) as stop:
+        steps.send(["one", "two"])
+    assert stop.value.value == ["one", "two"]
+
+
+def test_one_request_brings_one_reply() -> None:
+    steps = ask(FIRST)
+    assert next(steps) == Round((FIRST,))
+    with pytest.raises(StopIteration) as stop:
+        steps.send(["one"])
+    assert stop.value.value == "one"
+
+
+@pytest.mark.parametrize("replies", [[], ["one", "two"]])
+def test_another_number_of_replies_than_one_is_an_error(replies: list[str]) -> None:
+    steps = ask(FIRST)
+    next(steps)
+    with pytest.raises(ValueError, match="unpack"):
+        steps.send(replies)
+
+
+def test_an_error_can_be_thrown_to_where_it_was_asked() -> None:
+    def careful() -> Steps[str]:
+        try:
+            yield from ask(FIRST)
+        except KeyError:
+            return "went on"
+        return "was answered"
+
+    steps = careful()
+    next(steps)
+    with pytest.raises(StopIteration) as stop:
+        steps.throw(KeyError("no"))
+    assert stop.value.value == "went on"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Expand(CONTEXT, (), 1, 1, 1, 1, 1.0, 0),
+        Rollout(CONTEXT, (), (".",), None, 1.0, 0),
+        Score(CONTEXT, "question", "(", ("A", "B")),
+        FIRST,
+    ],
+)
+def test_requests_are_values_that_nobody_changes(request_: Any) -> None:
+    assert request_ == dataclasses.replace(request_)
+    assert hash(request_) == hash(dataclasses.replace(request_))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request_.context = Context("other", 1)
+
+
+def test_contexts_are_only_equal_to_themselves() -> None:
+    assert Context("engine", 1) != Context("engine", 1)
+    assert len({CONTEXT: 1, Context("engine", 1): 2}) == 2
+
+
+def test_a_seed_depends_on_the_search_the_kind_the_path_and_the_ordinal() -> None:
+    seeds = [
+        derive_seed(0, Expand, (1, 2), 0),
+        derive_seed(1, Expand, (1, 2), 0),
+        derive_seed(0, Rollout, (1, 2), 0),
+        derive_seed(0, Expand, (1, 2, 0), 0),
+        derive_seed(0, Expand, (12,), 0),
+        derive_seed(0, Expand, (1, 2), 1),
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds[0] == derive_seed(0, Expand, (1, 2), 0)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_seeds_are_the_same_in_every_process() -> None:
+    # Results are recorded with their seed, so this may only change with a line in the changelog.
+    assert derive_seed(7, Expand, (1, 2), 0) == 4352129421154187126
+    assert derive_search_seed(7, "Question") == 2593377014418340033
+
+
+def test_prompts_that_share_a_seed_do_not_share_their_draws() -> None:
+    assert derive_search_seed(7, "one") != derive_search_seed(7, "two")
+    assert derive_search_seed(7, "one") != derive_search_seed(8, "one")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "accept_value", "expected"),
+    [
+        (Verdict(0.5), 0.0, True),
+        (Verdict(0.0), 0.0, False),  # above, not at
+        (Verdict(-1.0), -1.0, False),
+        (Verdict(0.5, is_vetoed=True), 0.0, False),
+        (Verdict(0.0, is_abstained=True), -1.0, False),
+    ],
+)
+def test_a_verdict_satisfies_above_the_accept_value_without_veto_or_abstention(
+    verdict: Verdict, accept_value: float, expected: bool
+) -> None:
+    assert verdict.satisfies(accept_value) is expected
+
+
+def test_token_sets_are_longer_the_deeper_and_the_last_length_repeats() -> None:
+    assert [SearchConfig().token_set_length(depth) for depth in range(6)] == [1, 2, 4, 10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("adds_children", "scope", "expected"),
+    [(True, "off", True), (False, "all", True), (False, "visited", True), (False, "off", False)],
+)
+def test_embeddings_are_needed_for_additions_and_for_similarity(
+    adds_children: bool, scope: Any, expected: bool
+) -> None:
+    assert SearchConfig(adds_children=adds_children, similarity_scope=scope).needs_embeddings is expected
+
+
+def test_a_token_set_goes_on_unless_it_says_otherwise() -> None:
+    assert TokenSet((1,), "one") == TokenSet((1,), "one", 0.0, False, None)
