@@ -17,10 +17,11 @@ from typing import Any
 import torch
 
 from langchain_rain.config import RainConfig
+from langchain_rain.engines.loading import load_engine
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.evaluation import demo_world
 from langchain_rain.files import write_whole
-from langchain_rain.llms import RainLLM, load_engine
+from langchain_rain.llms import RainLLM
 
 
 def main() -> None:

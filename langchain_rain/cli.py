@@ -18,8 +18,9 @@ from rich.console import Console
 from langchain_rain._version import __version__
 from langchain_rain.config import PRESETS, RainConfig
 from langchain_rain.demo import AnswerRecorder, run_demo, visible
+from langchain_rain.engines.loading import DEMO_MODEL, load_engine
 from langchain_rain.errors import EngineError, RainConfigError, RubricError, UnsatisfiedError
-from langchain_rain.llms import DEMO_MODEL, RainLLM, load_engine
+from langchain_rain.llms import RainLLM
 from langchain_rain.rubrics import Rubric
 
 SATISFIED, UNSATISFIED, MISTAKE, ENGINE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130

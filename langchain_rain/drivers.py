@@ -294,9 +294,7 @@ class _InFlight(Generic[T]):
             raise EngineError(f"{strangers[0]!r} names a context that is not of this search.")
         for engine in {id(engine): engine for engine in self._engines.values()}.values():
             of_engine = {
-                number: request
-                for number, request in enumerate(requests)
-                if self._engines[request.context] is engine
+                number: request for number, request in enumerate(requests) if self._engines[request.context] is engine
             }
             if of_engine:
                 engine.channel.submit(of_engine, self)

@@ -3,10 +3,10 @@
 import asyncio
 import inspect
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import partial
 from typing import Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -20,15 +20,14 @@ from langchain_rain._version import __version__
 from langchain_rain.config import RainConfig
 from langchain_rain.drivers import Budget, Job, Outcome
 from langchain_rain.engines.base import Cost, Engine
+from langchain_rain.engines.loading import DEMO_MODEL, load_engine
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.search.paper import Search, SearchResult, generate
-from langchain_rain.search.protocol import Committed, Context, Event, derive_search_seed
-
-DEMO_MODEL = "demo"
-"""The name of the bundled demonstrator model."""
+from langchain_rain.search.protocol import Context, derive_search_seed
+from langchain_rain.streaming import Releasing, ahappenings, happenings
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +234,11 @@ class RainLLM(BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        release = _Releasing(self, self._begin(prompt, stop, kwargs))
-        with closing(_events_or_error(release.answer.job)) as events:
+        answer = self._begin(prompt, stop, kwargs)
+        releasing = Releasing(partial(self._finish, answer), self._policy.holds_back)
+        with closing(happenings(answer.job)) as events:
             for event in events:
-                for chunk in release.chunks(event):
+                for chunk in releasing.chunks(event):
                     if run_manager is not None:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -250,10 +250,11 @@ class RainLLM(BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        release = _Releasing(self, self._begin(prompt, stop, kwargs))
-        async with aclosing(_aevents_or_error(release.answer.job)) as events:
+        answer = self._begin(prompt, stop, kwargs)
+        releasing = Releasing(partial(self._finish, answer), self._policy.holds_back)
+        async with aclosing(ahappenings(answer.job)) as events:
             async for event in events:
-                for chunk in release.chunks(event):
+                for chunk in releasing.chunks(event):
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -359,88 +360,12 @@ class RainLLM(BaseLLM):
         return {"finish_reason": finish, "rain": describe(result, release, cost=cost, settings=settings)}
 
 
-class _Releasing:
-    """Turns what happens in a search into chunks: committed token sets, held until they may be released."""
-
-    def __init__(self, llm: RainLLM, answer: _Answer) -> None:
-        self.answer = answer
-        self._llm = llm
-        self._released = ""
-        self._held = ""
-
-    def chunks(self, event: Any) -> Iterator[GenerationChunk]:
-        if isinstance(event, Outcome | EngineError):
-            yield self._last_chunk(event)
-        elif isinstance(event, Committed):
-            self._held += event.token_set.text
-            if self._held and (event.is_satisfied or not self._llm._policy.holds_back):
-                self._released += self._held
-                yield GenerationChunk(text=self._held)
-                self._held = ""
-
-    def _last_chunk(self, outcome: Outcome[SearchResult] | EngineError) -> GenerationChunk:
-        """What is still to be released; together with what went before it is what `invoke` returns."""
-        whole = self._llm._finish(self.answer, outcome)
-        assert whole.text.startswith(self._released)
-        return GenerationChunk(text=whole.text[len(self._released) :], generation_info=whole.generation_info)
-
-
-def _events_or_error(job: Job[SearchResult]) -> Generator[Event | Outcome[SearchResult] | EngineError]:
-    """What happens in a search; the error last if its engine fails."""
-    try:
-        yield from drivers.stream(job)
-    except EngineError as error:
-        yield error
-
-
-async def _aevents_or_error(job: Job[SearchResult]) -> AsyncGenerator[Event | Outcome[SearchResult] | EngineError]:
-    """The same without blocking the event loop."""
-    events = drivers.astream(job)
-    assert isinstance(events, AsyncGenerator)
-    async with aclosing(events):
-        try:
-            async for event in events:
-                yield event
-        except EngineError as error:
-            yield error
-
-
 def _as_rubric(rubric: Any) -> Rubric:
     if isinstance(rubric, Rubric):
         return rubric
     if isinstance(rubric, str):
         return Rubric.load(rubric)
     raise RainConfigError(f"rubric: a Rubric or the name of one in the library is allowed, given {rubric!r}.")
-
-
-def load_engine(model: Any, argument: str = "model") -> Engine:
-    """The engine that `model` names (a Hugging Face id or folder, "demo") or is.
-
-    Raises:
-        RainConfigError: it is none of these, or torch and transformers are missing.
-        EngineError: it cannot be loaded.
-    """
-    if isinstance(model, str):
-        # Here and not above: torch and transformers are an extra, and take seconds to import.
-        try:
-            from langchain_rain.engines.transformers import TransformersEngine
-        except ImportError as error:
-            raise RainConfigError(
-                f"{argument}={model!r} needs torch and transformers: pip install 'langchain-rain[transformers]'."
-            ) from error
-        if model == DEMO_MODEL:
-            return TransformersEngine.from_pretrained(demo_model_path(), dtype="float32", device="cpu", name=DEMO_MODEL)
-        return TransformersEngine.from_pretrained(model)
-    if isinstance(model, Engine):
-        return model
-    raise RainConfigError(
-        f"{argument}: a Hugging Face id or folder, {DEMO_MODEL!r} or an engine is allowed, given {model!r}."
-    )
-
-
-def demo_model_path() -> str:
-    """The folder of the bundled demonstrator model."""
-    return str(files("langchain_rain") / "models" / "demo")
 
 
 def _check_prompt(prompt: str) -> None:

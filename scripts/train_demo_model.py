@@ -452,6 +452,7 @@ def train(args: argparse.Namespace) -> tuple[Any, Any]:
         return judge_lesson(name, questions[name], tokenizer, rng, max_answer_tokens=limit)
 
     judge_batches = batches(make_judge_lesson, args.num_judge_tokens, rng, pool=120)
+
     def make_writer_lesson() -> Lesson:
         is_drill = step < DRILL_STEPS * args.num_steps and rng.random() < DRILL_SHARE
         return (drill_lesson if is_drill else writer_lesson)(tokenizer, rng)
@@ -485,9 +486,7 @@ def make_optimizers(
     layers = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(
-            layers, lr=args.learning_rate, weight_decay=args.weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(layers, lr=args.learning_rate, weight_decay=args.weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW([*others, *probe.parameters()], lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 

@@ -9,8 +9,8 @@ import pytest
 from langchain_core.outputs import Generation
 
 from langchain_rain import Criterion, EngineError, RainConfig, RainConfigError, RainError, RainLLM, Rubric, RubricError
+from langchain_rain.engines.loading import demo_model_path, load_engine
 from langchain_rain.engines.transformers import TransformersEngine
-from langchain_rain.llms import demo_model_path, load_engine
 from tests.test_llms import TINY_CONFIG
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 

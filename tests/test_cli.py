@@ -21,8 +21,8 @@ from transformers.utils import logging as progress_bars
 
 from langchain_rain import EngineError, __version__, cli
 from langchain_rain.demo import CONFIG, NUM_BENIGN, NUM_HARMFUL, run_demo, visible
+from langchain_rain.engines.loading import demo_model_path
 from langchain_rain.engines.scripted import ScriptedEngine
-from langchain_rain.llms import demo_model_path
 from langchain_rain.search.protocol import Expand, OptionLogprobs, Rollout, Score, TokenSet
 from tests.test_llms import tiny_engine
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,27 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from langchain_core.embeddings import Embeddings
 
-from langchain_rain.drivers import Budget, Outcome, arun, run, run_batch, stream
+from langchain_rain.drivers import Outcome, arun, run, run_batch, stream
 from langchain_rain.engines.base import Cost, Engine
-from langchain_rain.engines.transformers import CACHE_FACTOR, CACHE_MARGIN, TransformersEngine
-from langchain_rain.errors import EngineError
+from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.rubrics.evaluate import Scoring
-from langchain_rain.search.config import SearchConfig, SimilarityScope
+from langchain_rain.search.config import SimilarityScope
 from langchain_rain.search.paper import SearchResult
 from langchain_rain.search.protocol import (
     Committed,
     Context,
-    Embed,
     Expand,
-    OptionLogprobs,
-    Rollout,
     Score,
     Simulated,
-    TokenSet,
 )
-from tests.comparing import PROMPT, SMALL_SEARCH, answer, answer_and_cost, assert_same, search_job
+from tests.comparing import PROMPT, SMALL_SEARCH, answer_and_cost, assert_same, search_job
 from tests.naive_engine import NaiveEngine
 from tests.tiny_models import tiny_llama
 

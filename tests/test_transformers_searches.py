@@ -1,7 +1,6 @@
 """Whole searches with a model: the naive ones, and merged, in tasks and in threads what each is alone."""
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -53,7 +52,8 @@ def test_search_is_the_naive_one_token_for_token_and_visit_for_visit(
     assert result.num_rewinds > 0
 
 
-@pytest.mark.parametrize(("model_seed", "seed"), itertools.product([4, 5], [1, 2]))
+@pytest.mark.parametrize("model_seed", [4, 5])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_search_is_the_naive_one_whatever_model_and_seed(tokenizer: Any, model_seed: int, seed: int) -> None:
     assert_naive_search(tiny_llama(tokenizer, seed=model_seed), tokenizer, seed=seed)
 

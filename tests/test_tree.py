@@ -93,7 +93,7 @@ def test_moving_the_root_keeps_the_subtree_and_drops_the_siblings() -> None:
     assert (child.visit_count, child.value, child.depth, child.prefix) == (1, 1.0, 1, (0,))
     assert tree.path_to(child.children[0]) == [child, child.children[0]]
     with pytest.raises(AssertionError, match="outside the tree"):
-        tree.path_to(sibling.parent or sibling)
+        tree.path_to(sibling)
 
 
 def test_the_root_moves_only_to_its_child() -> None:

@@ -19,11 +19,12 @@ from rich.table import Table
 from langchain_rain import drivers
 from langchain_rain.config import RainConfig
 from langchain_rain.engines.base import Engine
+from langchain_rain.engines.loading import load_engine
 from langchain_rain.evaluation import demo_world
 from langchain_rain.evaluation.demo_world import Request
 from langchain_rain.evaluation.strategies import Sampled, best_of
 from langchain_rain.files import write_whole
-from langchain_rain.llms import RainLLM, load_engine
+from langchain_rain.llms import RainLLM
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.search.protocol import derive_search_seed
