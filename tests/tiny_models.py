@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 CORPUS = [
     "Human: How do I wash the bike?\n\nAssistant: Rinse it with warm water, then dry it. Options:\n(A) yes\n(B) no\n",
@@ -39,10 +39,26 @@ def tiny_tokenizer(*, with_bos: bool = True, with_eos: bool = True, with_chat_te
         special["bos_token"] = "<|begin|>"
     if with_eos:
         special["eos_token"] = "<|end|>"
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    fast = _wrapped(tokenizer, **special)
     if with_chat_template:
         fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+def space_marking_tokenizer() -> Any:
+    """A tokenizer like Llama 2's: `▁` marks a space, and decoding drops the one before the first word."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator(["A world of rain. B yes or no A"] * 20, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return _wrapped(tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def _wrapped(tokenizer: Tokenizer, **special: Any) -> Any:
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    return tokenizer_class(tokenizer_object=tokenizer, **special)
 
 
 def tiny_llama(tokenizer: Any, *, seed: int = 0, dtype: torch.dtype = torch.float64, **settings: Any) -> Any:
@@ -64,4 +80,12 @@ def tiny_llama(tokenizer: Any, *, seed: int = 0, dtype: torch.dtype = torch.floa
             **settings,
         }
     )
-    return LlamaForCausalLM(config).to(dtype)
+    model: Any = LlamaForCausalLM(config)
+    return model.to(dtype)
+
+
+def tiny_model(config: PreTrainedConfig, *, attention: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
+    """A model of random weights of the family that `config` is for."""
+    torch.manual_seed(seed)
+    auto: Any = AutoModelForCausalLM
+    return auto.from_config(config, attn_implementation=attention).to(dtype)

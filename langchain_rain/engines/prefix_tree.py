@@ -82,7 +82,7 @@ class PrefixTree:
 
     def _take_slot(self) -> int:
         if self.num_cached >= self.max_tokens and self._exhausted_in < self._step:
-            self._forget(max(1, self.max_tokens // 16))
+            self._forget(self.num_cached - self.max_tokens + max(1, self.max_tokens // 16))
         self.num_cached += 1
         self.peak_num_cached = max(self.peak_num_cached, self.num_cached)
         if self._free:

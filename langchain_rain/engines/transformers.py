@@ -324,7 +324,8 @@ class TransformersEngine:
         for work in works:
             prefix, count = work.request.prefix, work.request.num_tokens
             whole = self._codec.read(work.conversation, prefix).decoded
-            texts.append(whole[len(self._codec.read(work.conversation, prefix[:-count]).decoded) :])
+            # A character that is not complete before these tokens is theirs, as in the text of a token set.
+            texts.append(whole[len(self._codec.read(work.conversation, prefix[:-count]).text) :])
         try:
             vectors: Sequence[Any] = embed_texts(self.embeddings, texts)
         except Exception as error:  # noqa: BLE001 - somebody else's encoder; who asked for it is told, the others go on

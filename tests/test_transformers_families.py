@@ -1,0 +1,300 @@
+"""Which models can be searched with: families and their attention, files they are loaded from, and clear refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from langchain_rain.engines.transformers import TransformersEngine
+from langchain_rain.errors import EngineError
+from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
+from tests.comparing import PROMPT, ROUNDING, answer, assert_naive_replies, assert_same
+from tests.tiny_models import tiny_llama, tiny_model, tiny_tokenizer
+
+VOCABULARY = len(tiny_tokenizer())
+WINDOW = 8
+LONG_PROMPT = "A zebra walked over the quiet hills"  # far longer than the window, in tokens of this tokenizer
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+GPT_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 512,
+    "initializer_range": 0.2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+MIXED_LAYERS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": WINDOW}
+
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", SIZES),
+    "llama whose config.json holds a window that llamas do not have": (
+        "LlamaConfig",
+        {**SIZES, "sliding_window": WINDOW},
+    ),
+    "qwen2": ("Qwen2Config", SIZES),
+    "qwen2 with sliding and full layers": (
+        "Qwen2Config",
+        {**SIZES, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3Config", SIZES),
+    "gpt2": ("GPT2Config", GPT_SIZES),
+    "mistral": ("MistralConfig", {**SIZES, "sliding_window": WINDOW}),
+    "phi3": ("Phi3Config", {**{k: v for k, v in SIZES.items() if k != "head_dim"}, "sliding_window": WINDOW}),
+    "gemma": ("GemmaConfig", SIZES),
+    "gemma2": ("Gemma2Config", {**SIZES, **MIXED_LAYERS}),
+    "gemma3 text": ("Gemma3TextConfig", {**SIZES, **MIXED_LAYERS}),
+    "gemma3 that also sees": (
+        "Gemma3Config",
+        {
+            "text_config": {**SIZES, **MIXED_LAYERS},
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 1,
+                "image_size": 28,
+                "patch_size": 14,
+            },
+            "mm_tokens_per_image": 4,
+        },
+    ),
+    "opt, whose head goes past the base model": (
+        "OPTConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "word_embed_proj_dim": 32,
+            "ffn_dim": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 512,
+            "init_std": 0.2,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+        },
+    ),
+}
+ONLY_EAGER = {"gemma2"}
+
+
+def config_of(name: str, settings: dict[str, Any]) -> Any:
+    return getattr(transformers, name)(**settings)
+
+
+def all_kinds(context: Context) -> list[Request]:
+    return [
+        Expand(context, (), 5, 1, num_draws=0, top_k=8, temperature=1.0, seed=1),
+        Expand(context, (40, 50, 60), 5, 5, num_draws=4, top_k=8, temperature=1.0, seed=2),
+        Rollout(context, (40, 50), until=(), max_tokens=5, temperature=1.0, seed=3),
+        Score(context, "Is it good? (A) yes (B) no", "The answer is: (", ("A", "B")),
+        Score(context, "Is it good? (A) no (B) yes", "The answer is: (", ("A", "B")),
+        Embed(context, (40, 50, 60, 70), num_tokens=3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("family", "attention"),
+    [
+        (family, attention)
+        for family in FAMILIES
+        for attention in ("sdpa", "eager")
+        if attention == "eager" or family not in ONLY_EAGER
+    ],
+)
+def test_replies_of_a_family_are_the_naive_ones(tokenizer: Any, family: str, attention: str) -> None:
+    model = tiny_model(config_of(*FAMILIES[family]), attention=attention)
+    assert len(tokenizer(LONG_PROMPT).input_ids) > 2 * WINDOW
+    # Eager attention takes its softmax in float32, whatever the model's number type.
+    tolerance = 1e-6 if attention == "eager" else ROUNDING
+    assert_naive_replies(model, tokenizer, all_kinds, prompt=LONG_PROMPT, tolerance=tolerance)
+
+
+def test_a_sliding_window_makes_a_difference_here(tokenizer: Any) -> None:
+    def replies(**window: int | None) -> Any:
+        model = tiny_model(config_of("MistralConfig", {**SIZES, **window}), attention="sdpa")
+        return assert_naive_replies(model, tokenizer, all_kinds, prompt=LONG_PROMPT)[0]
+
+    assert replies(sliding_window=WINDOW) != replies(sliding_window=None)
+
+
+def test_a_vocabulary_with_more_rows_than_the_tokenizer_has_tokens_is_no_obstacle(tokenizer: Any) -> None:
+    model = tiny_model(config_of("LlamaConfig", {**SIZES, "vocab_size": VOCABULARY + 60}), attention="sdpa")
+    assert_naive_replies(model, tokenizer, lambda context: [*all_kinds(context), unfiltered_siblings(context)])
+
+
+def unfiltered_siblings(context: Context) -> Expand:
+    return Expand(context, (), 9, 3, num_draws=8, top_k=10_000, temperature=3.0, seed=5)
+
+
+UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "mamba": (
+        "MambaConfig",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4},
+        "state that cannot be rewound",
+    ),
+    "a hybrid of attention and recurrence": (
+        "JambaConfig",
+        {**{k: v for k, v in SIZES.items() if k != "head_dim"}, "mamba_d_state": 4, "num_experts": 2},
+        "state that cannot be rewound: linear_attention",
+    ),
+    "llama4, whose chunks are no window": (
+        "Llama4TextConfig",
+        {**SIZES, "intermediate_size_mlp": 32, "num_local_experts": 1, "attention_chunk_size": WINDOW},
+        "chunked_attention",
+    ),
+    "bloom": ("BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 1, "n_head": 2}, "position_ids"),
+    "the first gpt": ("OpenAIGPTConfig", GPT_SIZES, "takes no past_key_values"),
+    "falcon with alibi": (
+        "FalconConfig",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "alibi": True},
+        "ALiBi",
+    ),
+    "gpt-neo": (
+        "GPTNeoConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "attention_types": [[["global", "local"], 1]],
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+        },
+        "local layers",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_model_that_cannot_be_rewound_is_refused_by_name_and_reason(tokenizer: Any, kind: str) -> None:
+    name, settings, reason = UNUSABLE[kind]
+    model = tiny_model(config_of(name, settings), attention="eager")
+    with pytest.raises(EngineError, match=f"mine cannot be searched with: .*{reason}"):
+        TransformersEngine(model, tokenizer, name="mine")
+
+
+def test_an_encoder_decoder_is_refused(tokenizer: Any) -> None:
+    config = transformers.T5Config(vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    with pytest.raises(EngineError, match="T5ForConditionalGeneration cannot be searched with: it is an encoder-dec"):
+        TransformersEngine(transformers.T5ForConditionalGeneration(config), tokenizer)
+
+
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
+def test_attention_that_takes_no_mask_of_ours_is_refused(tokenizer: Any, attention: str) -> None:
+    model = tiny_llama(tokenizer)
+    model.config._attn_implementation = attention  # the library that computes it need not be here
+    with pytest.raises(EngineError, match=rf"its attention is '{attention}'; load it with attn_implementation='sdpa'"):
+        TransformersEngine(model, tokenizer)
+
+
+# --- Loading -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and its tokenizer."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_llama(tokenizer, seed=1, dtype=torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def copy_of(folder: Path, target: Path, *, without: str = "") -> Path:
+    for file in folder.iterdir():
+        if file.name != without:
+            (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def test_a_saved_folder_loads_and_answers_as_the_model_that_was_saved(saved: Path, tokenizer: Any) -> None:
+    loaded = TransformersEngine.from_pretrained(str(saved))
+    original = TransformersEngine(tiny_llama(tokenizer, seed=1, dtype=torch.float32), tokenizer, name=str(saved))
+    assert loaded.name == str(saved)
+    assert loaded.identity == original.identity
+    assert TransformersEngine.from_pretrained(str(saved), name="mine").name == "mine"
+    requests = (all_kinds(engine.open(PROMPT, max_tokens=40)) for engine in (loaded, original))
+    assert_same(answer(loaded, *next(requests)), answer(original, *next(requests)), tolerance=1e-5)
+
+
+def test_a_folder_loads_in_the_number_type_that_is_asked_for(saved: Path) -> None:
+    engine = TransformersEngine.from_pretrained(str(saved), dtype=torch.float64, device="cpu")
+    assert engine.identity["dtype"] == "float64"
+
+
+def test_all_tokens_that_the_generation_settings_name_end_a_text(saved: Path, tmp_path: Path) -> None:
+    folder = copy_of(saved, tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [40, 41]}))
+    engine = TransformersEngine.from_pretrained(str(folder))
+    context = engine.open(PROMPT, max_tokens=8)
+    (token_sets,) = answer(engine, Expand(context, (), 400, 1, num_draws=0, top_k=1, temperature=1.0, seed=0))
+    assert {each.tokens[0] for each in token_sets if each.finish_reason == "eos"} == {1, 40, 41}
+
+
+def test_a_name_that_is_no_folder_and_cannot_be_looked_up_is_an_error_that_names_it() -> None:
+    with pytest.raises(EngineError, match="'nobody/has-such-a-model' cannot be loaded; give a folder") as caught:
+        TransformersEngine.from_pretrained("nobody/has-such-a-model")
+    assert caught.value.engine == "nobody/has-such-a-model"
+
+
+def test_a_folder_that_holds_no_model_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a model")
+    with pytest.raises(EngineError, match=tmp_path.name):
+        TransformersEngine.from_pretrained(str(tmp_path))
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file_is_an_error_that_names_it(saved: Path, tmp_path: Path, missing: str) -> None:
+    folder = copy_of(saved, tmp_path, without=missing)
+    with pytest.raises(EngineError, match=tmp_path.name):
+        TransformersEngine.from_pretrained(str(folder))
+
+
+def test_pickled_weights_are_not_read(saved: Path, tmp_path: Path, tokenizer: Any) -> None:
+    folder = copy_of(saved, tmp_path, without="model.safetensors")
+    torch.save(tiny_llama(tokenizer).state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(EngineError, match="safetensors"):
+        TransformersEngine.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"cut off"),
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": "from the future"}'),
+        ("tokenizer.json", b"{}"),
+    ],
+)
+def test_a_damaged_file_is_an_error_that_names_the_folder(
+    saved: Path, tmp_path: Path, file: str, content: bytes
+) -> None:
+    folder = copy_of(saved, tmp_path)
+    (folder / file).write_bytes(content)
+    with pytest.raises(EngineError, match=tmp_path.name):
+        TransformersEngine.from_pretrained(str(folder))
+
+
+def test_weights_of_another_shape_are_an_error_that_names_the_folder(saved: Path, tmp_path: Path) -> None:
+    folder = copy_of(saved, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 64}))
+    with pytest.raises(EngineError, match=tmp_path.name):
+        TransformersEngine.from_pretrained(str(folder))
