@@ -47,10 +47,10 @@ check: venv  ## style, types and import contracts
 	$(BIN)/lint-imports --no-logo
 
 demo-eval: venv  ## what RAIN gains on the demo's questions
-	$(BIN)/python -m langchain_rain.evaluation.demo_eval
+	$(BIN)/python -m langchain_rain.evaluation.demo_eval --out benchmarks/results/demo_eval.json
 
 bench: venv  ## cost and speed against plain sampling
-	$(BIN)/python benchmarks/against_vanilla.py
+	$(BIN)/python benchmarks/against_vanilla.py --out benchmarks/results/against_vanilla.json
 
 demo-model: venv  ## train the bundled model again
 	$(BIN)/python scripts/train_demo_model.py

@@ -9,7 +9,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -46,7 +45,7 @@ def demo(seed: Annotated[int, typer.Option(help="Chooses the requests and all dr
 
     Takes a minute or two on two cores, and no network.
     """
-    _stay_offline()
+    _prepare_for(DEMO_MODEL)
     run_demo(load_engine(DEMO_MODEL), seed=seed, out=Console(), err=Console(stderr=True))
 
 
@@ -72,8 +71,7 @@ def generate(  # noqa: PLR0913, PLR0917 - one for each option
     ] = None,
 ) -> None:
     """Continue one prompt with RAIN."""
-    if model == DEMO_MODEL or Path(model).is_dir():
-        _stay_offline()
+    _prepare_for(model)
     prompt = _read_standard_input() if prompt == "-" else prompt
     llm = RainLLM(
         model=model,
@@ -181,9 +179,13 @@ def _silence_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def _stay_offline() -> None:
-    """Keeps Hugging Face's libraries from asking the hub about a model that is here."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+def _prepare_for(model: str) -> None:
+    """Sets what torch and Hugging Face's libraries read from the environment when they are imported."""
+    if model == DEMO_MODEL:
+        # Its matrices are so small that a second thread only waits, which on shared cores takes many times as long.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if model == DEMO_MODEL or os.path.isdir(model):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub is not asked about a model that is here
 
 
 def _read_standard_input() -> str:

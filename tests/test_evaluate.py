@@ -102,7 +102,7 @@ def test_a_criterion_alone_gives_the_verdict() -> None:
 
 
 def test_the_value_is_the_mean_of_the_criteria_by_weight() -> None:
-    # (1 * 1 + 3 * -1) / 4
+    # one quarter of 1 and three quarters of -1
     verdict = judge((KIND, GOOD), (TRUE, BAD))
     assert verdict == Verdict(-0.5, {"kind": 1.0, "true": -1.0})
     assert verdict.values == {"kind": 1.0, "true": -1.0}

@@ -83,7 +83,7 @@ def test_a_greedy_set_alone_has_prior_1() -> None:
 
 
 def test_children_of_the_root_share_a_quarter_evenly() -> None:
-    # 0.75 * (0.8, 0.2) + 0.25 / 2
+    # three quarters of 0.8 and 0.2, and a quarter of one half each
     priors = child_priors([token_set(0.8, is_greedy=True), token_set(0.2)], num_tokens=1, root_mixing=0.25)
     assert priors == pytest.approx([0.725, 0.275])
 

@@ -58,7 +58,7 @@ def test_replies_come_from_functions_of_the_request() -> None:
 
 @pytest.mark.parametrize("script", [None, {}, {(9,): []}])
 def test_what_the_script_lacks_is_an_error_that_says_what_was_asked(
-    script: dict[tuple[int, ...], object] | None,
+    script: dict[Tokens, Any] | None,
 ) -> None:
     engine = ScriptedEngine(expand=script)
     (error,) = answer(engine, expand(engine.open("a", max_tokens=9), 3))

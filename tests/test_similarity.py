@@ -150,8 +150,8 @@ def test_the_threshold_of_the_spread_grows_with_length_and_with_fewer_dimensions
 
 def test_the_reference_threshold_is_vacuous_for_two_tokens_in_384_dimensions() -> None:
     # docs/algorithm.md, section 6. An element of a random unit vector has variance 1 / 384; an estimate of it from ten
-    # has the mean square (1 + 2 / 9) / 384**2, so the norm is about sqrt((1 + 2 / 9) / 384) == 0.0564: between 0.03, the
-    # threshold for one token, and 0.06, that for two.
+    # has the mean square (1 + 2 / 9) / 384**2, so the norm is about sqrt((1 + 2 / 9) / 384) == 0.0564: between 0.03,
+    # the threshold for one token, and 0.06, that for two.
     random = np.random.default_rng(0)
     vectors = [each / np.linalg.norm(each) for each in random.normal(size=(10, 384))]
     assert spread(vectors) == pytest.approx(0.0564, abs=0.003)

@@ -1,5 +1,6 @@
 """Requests to a model: what they cost, and that neither failures nor neighbours change what others get."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -257,6 +258,26 @@ def test_a_closed_conversation_is_an_error_to_whoever_asks_about_it_and_to_nobod
     assert isinstance(finished[pending], EngineError)
     assert isinstance(finished[late], EngineError)
     assert len(finished[other]) == 5
+
+
+def test_two_engines_may_use_one_model_at_the_same_time(llama: Any, tokenizer: Any) -> None:
+    mine, other = TransformersEngine(llama, tokenizer), TransformersEngine(llama, tokenizer)
+    embed = Embed(mine.open(PROMPT, max_tokens=8), (40, 50), num_tokens=2)
+    from_other: list[Any] = []
+
+    def let_the_other_go_first(*_: Any) -> None:
+        handle.remove()
+        request = Embed(other.open("Human: yes", max_tokens=8), (60, 70), num_tokens=2)
+        thread = threading.Thread(target=lambda: from_other.extend(answer(other, request)))
+        thread.start()
+        thread.join()
+
+    handle = llama.get_decoder().register_forward_pre_hook(let_the_other_go_first)
+    replies = answer(mine, embed)
+    naive = NaiveEngine(llama, tokenizer)
+    first = naive.reply(Embed(naive.open(PROMPT, max_tokens=8), (40, 50), num_tokens=2))
+    second = naive.reply(Embed(naive.open("Human: yes", max_tokens=8), (60, 70), num_tokens=2))
+    assert_same([*replies, *from_other], [first, second], tolerance=ROUNDING)
 
 
 # --- Failures ----------------------------------------------------------------------------------------------------

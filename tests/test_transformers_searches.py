@@ -128,6 +128,10 @@ async def test_searches_of_several_tasks_are_each_search_alone(
 def test_searches_of_several_threads_are_each_search_alone(
     llama: Any, tokenizer: Any, alone: list[Outcome[SearchResult]]
 ) -> None:
-    jobs = jobs_on(TransformersEngine(llama, tokenizer))
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        assert_same_outcomes(list(pool.map(run, jobs)), alone)
+    engine = TransformersEngine(llama, tokenizer)
+
+    def search(number: int) -> Outcome[SearchResult]:
+        return run(search_job(engine, prompt=PROMPTS[number], seed=number))
+
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        assert_same_outcomes(list(pool.map(search, range(len(PROMPTS)))), alone)

@@ -34,9 +34,12 @@ class StepperChannel:
         with self._lock:
             self._inbox.append(job)
             if self._thread is None:
-                thread = threading.Thread(target=self._work, name=f"rain-{self._engine.name}")
-                thread.start()
-                self._thread = thread  # only once it runs: it waits for the lock
+                self._thread = threading.Thread(target=self._work, name=f"rain-{self._engine.name}")
+                try:
+                    self._thread.start()
+                except RuntimeError:  # there can be no more threads for now; the next job tries again
+                    self._thread = None
+                    raise
 
     def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
         """Asks; the listener hears of it from the owner."""

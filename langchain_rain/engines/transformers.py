@@ -7,6 +7,7 @@ both orders of a judgement's options at once. Everything a conversation has comp
 import hashlib
 import inspect
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,6 +59,7 @@ class TransformersEngine:
         self.embeddings = embeddings
         self.channel = StepperChannel(self)
         self._config = model.config.get_text_config(decoder=True)  # a model that also sees nests it
+        self._window = _sliding_window(self._config)
         self.max_context = int(getattr(self._config, "max_position_embeddings", 0) or 2**31)
         self._codec = TextCodec(tokenizer, eos_token_ids=_eos_token_ids(model, tokenizer), name=self.name)
         self._cache = TreeCache()
@@ -274,8 +276,13 @@ class TransformersEngine:
         self._cache.plan = packed
         keep = {"logits_to_keep": max(1, packed.num_logits)} if self._takes_logits_to_keep else {}
         hidden: list[torch.Tensor] = []
-        decoder = self.model.get_decoder()
-        handle = decoder.register_forward_hook(lambda _module, _args, output: hidden.append(output[0]))
+        owner = threading.get_ident()
+
+        def keep_hidden(_module: Any, _args: Any, output: Any) -> None:
+            if threading.get_ident() == owner:  # another engine may use the same model at the same time
+                hidden.append(output[0])
+
+        handle = self.model.get_decoder().register_forward_hook(keep_hidden)
         try:
             output = self.model(
                 input_ids=torch.from_numpy(packed.input_ids).to(device),
@@ -295,7 +302,7 @@ class TransformersEngine:
     def _attention_mask(self, packed: Packed, device: torch.device) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the model's layers take: boolean for sdpa, additive for eager; one for each type of layer."""
         full = packed.is_ancestor
-        window = _sliding_window(self._config)
+        window = self._window
         layer_types = set(getattr(self._config, "layer_types", None) or ())
         if window is None or (layer_types and "sliding_attention" not in layer_types):
             return self._as_mask(full, device)

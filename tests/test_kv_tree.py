@@ -1,0 +1,186 @@
+"""The cache of keys and values: layout and mask of a forward pass, memory, and what happens when room is short."""
+
+import gc
+import threading
+import weakref
+from typing import Any
+
+import pytest
+import torch
+
+from langchain_rain.drivers import run, stream
+from langchain_rain.engines import transformers as engine_module
+from langchain_rain.engines.kv_tree import RowFeed, TreeCache, TreeLayer, fitting, pack
+from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
+from langchain_rain.engines.transformers import CACHE_FACTOR, CACHE_MARGIN, TransformersEngine
+from langchain_rain.search.config import SearchConfig
+from langchain_rain.search.protocol import Expand, Rollout
+from tests.comparing import PROMPT, ROUNDING, answer, assert_same, search_job
+from tests.naive_engine import NaiveEngine
+
+# --- Layout ------------------------------------------------------------------------------------------------------
+
+
+def grown(*sequences: tuple[int, ...]) -> tuple[PrefixTree, list[list[CachedToken]]]:
+    tree = PrefixTree(max_tokens=99)
+    tree.begin_step()
+    return tree, [tree.path(sequence) for sequence in sequences]
+
+
+def test_siblings_stand_side_by_side_and_see_their_common_beginning_but_not_each_other() -> None:
+    tree, ((root, first), (_, second)) = grown((7, 8), (7, 9))  # slots 1, 2 and 3
+    packed = pack({0: RowFeed(tree, without_logits=[root], with_logits=[first, second])})
+    assert packed.input_ids.tolist() == [[7, 8, 9]]
+    assert packed.position_ids.tolist() == [[0, 1, 1]]
+    assert packed.slots.tolist() == [[1, 2, 3]]
+    assert packed.is_ancestor.astype(int).tolist() == [
+        [
+            [0, 1, 0, 0],
+            [0, 1, 1, 0],
+            [0, 1, 0, 1],
+        ]
+    ]
+    assert packed.slot_positions.tolist() == [[0, 0, 1, 1]]
+    assert packed.num_logits == 2
+
+
+def test_new_tokens_see_cached_ones_in_any_order_of_columns() -> None:
+    tree, ((root, middle, leaf),) = grown((7, 8, 9))
+    # The middle one is asked about, so it stands behind its own child.
+    packed = pack({0: RowFeed(tree, without_logits=[leaf], with_logits=[middle])})
+    assert packed.where == {leaf: (0, 0), middle: (0, 1)}
+    assert packed.is_ancestor.astype(int).tolist() == [[[0, 1, 1, 1], [0, 1, 1, 0]]]
+    assert packed.slot_positions.tolist() == [[0, root.position, 1, 2]]
+
+
+def test_short_rows_and_rows_in_between_are_padded_at_their_beginning_with_what_nobody_reads() -> None:
+    long_tree, ((*before, last),) = grown((7, 8, 9))
+    short_tree, ((only,),) = grown((5,))
+    packed = pack({4: RowFeed(long_tree, before, [last]), 2: RowFeed(short_tree, [], [only])})
+    assert packed.rows == slice(2, 5)
+    assert packed.input_ids.tolist() == [[0, 0, 5], [0, 0, 0], [7, 8, 9]]
+    assert packed.slots.tolist() == [[0, 0, 1], [0, 0, 0], [1, 2, 3]]
+    assert packed.where[only] == (0, 2)
+    is_padding = packed.slots == 0
+    assert packed.is_ancestor[is_padding].astype(int).tolist() == [[1, 0, 0, 0]] * 5
+    assert not packed.is_ancestor[~is_padding][:, 0].any()
+
+
+def test_memory_grows_by_doubling_and_keeps_what_it_holds() -> None:
+    like = torch.zeros(1, dtype=torch.float32)
+    first = fitting(None, (1, 2, 10, 4), like, slot_axis=2)
+    assert first.shape == (1, 2, 10, 4)
+    first[:] = 1
+    assert fitting(first, (1, 2, 9, 4), like, slot_axis=2) is first
+    more_slots = fitting(first, (1, 2, 11, 4), like, slot_axis=2)
+    assert more_slots.shape == (1, 2, 20, 4)
+    many_slots = fitting(first, (1, 2, 50, 4), like, slot_axis=2)
+    assert many_slots.shape == (1, 2, 50, 4)
+    more_rows = fitting(more_slots, (3, 2, 5, 4), like, slot_axis=2)
+    assert more_rows.shape == (3, 2, 20, 4)
+    assert more_rows[0, :, :10].eq(1).all()
+    assert more_rows.sum() == first.sum()
+
+
+def test_a_layer_says_how_many_slots_there_are() -> None:
+    cache = TreeCache()
+    layer = TreeLayer(cache)
+    assert layer.get_seq_length() == 0
+    tree, (path,) = grown((7, 8))
+    cache.plan = pack({0: RowFeed(tree, path, [])})
+    assert layer.get_seq_length() == 3
+    assert layer.get_mask_sizes(query_length=2) == (3, 0)
+    assert layer.get_max_length() == -1
+
+
+# --- Memory ------------------------------------------------------------------------------------------------------
+
+
+def rollout(context: Any, *prefix: int) -> Rollout:
+    return Rollout(context, prefix, until=(), max_tokens=3, temperature=1.0, seed=1)
+
+
+def memory(engine: TransformersEngine) -> list[torch.Tensor]:
+    layers = [tensor for layer in engine._cache.layers for tensor in (layer.keys, layer.values)]  # type: ignore[union-attr]
+    return [tensor for tensor in [*layers, engine._cache.hidden] if tensor is not None]
+
+
+def test_the_row_of_a_closed_conversation_is_the_next_ones(llama: Any, tokenizer: Any) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    first, second = engine.open(PROMPT, max_tokens=8), engine.open("Human: yes", max_tokens=8)
+    answer(engine, rollout(first), rollout(second))
+    engine.close(first)
+    third = engine.open("Human: no", max_tokens=8)
+    naive = NaiveEngine(llama, tokenizer)
+    expected = [naive.reply(rollout(naive.open(prompt, max_tokens=8))) for prompt in ("Human: no", "Human: yes")]
+    assert_same(answer(engine, rollout(third), rollout(second)), expected, tolerance=ROUNDING)
+    assert {tensor.shape[0] for tensor in memory(engine)} == {2}
+
+
+def test_memory_is_free_when_the_last_conversation_is_closed(llama: Any, tokenizer: Any) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    first, second = engine.open(PROMPT, max_tokens=8), engine.open(PROMPT, max_tokens=8)
+    answer(engine, rollout(first), rollout(second))
+    held = [weakref.ref(tensor) for tensor in memory(engine)]
+    assert len(held) == 2 * llama.config.num_hidden_layers + 1
+    engine.close(first)
+    gc.collect()
+    assert all(reference() is not None for reference in held)
+    engine.close(second)
+    gc.collect()
+    assert all(reference() is None for reference in held)
+    engine.close(second)  # twice does no harm
+
+
+def test_a_search_leaves_nothing_behind(llama: Any, tokenizer: Any) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    run(search_job(engine))
+    has_closed = threading.Event()
+    engine.channel.post(has_closed.set)  # behind what the search has posted at its end
+    assert has_closed.wait(timeout=60)
+    assert not engine._conversations
+    assert not engine._pending
+    assert memory(engine) == []
+
+
+# --- Short of room -----------------------------------------------------------------------------------------------
+
+
+def siblings(context: Any, *prefix: int, seed: int) -> Expand:
+    return Expand(context, prefix, 8, 6, num_draws=7, top_k=10, temperature=1.0, seed=seed)
+
+
+@pytest.mark.parametrize("room", [1, 20, 50, 80])
+def test_requests_that_grow_side_by_side_survive_a_cache_too_small_for_them(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(engine_module, "CACHE_FACTOR", 1)
+    monkeypatch.setattr(engine_module, "CACHE_MARGIN", room - len(tokenizer(PROMPT).input_ids) - 40)
+    engine, naive = TransformersEngine(llama, tokenizer), NaiveEngine(llama, tokenizer)
+    context, naive_context = engine.open(PROMPT, max_tokens=40), naive.open(PROMPT, max_tokens=40)
+    for prefix in ((), (40, 50, 60), (40,)):
+        replies = answer(engine, *(siblings(context, *prefix, seed=seed) for seed in range(3)))
+        expected = [naive.reply(siblings(naive_context, *prefix, seed=seed)) for seed in range(3)]
+        assert_same(replies, expected, tolerance=ROUNDING)
+
+
+def test_a_search_with_next_to_no_cache_is_the_same_search_and_costs_more(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roomy = run(search_job(TransformersEngine(llama, tokenizer)))
+    monkeypatch.setattr(engine_module, "CACHE_FACTOR", 0)
+    tight = run(search_job(TransformersEngine(llama, tokenizer)))
+    assert_same(tight.result, roomy.result, tolerance=ROUNDING)
+    assert tight.cost.token_positions > roomy.cost.token_positions
+
+
+def test_a_search_caches_no_more_than_prompt_answer_and_margin_three_times(llama: Any, tokenizer: Any) -> None:
+    max_tokens = 20
+    config = SearchConfig(max_simulations=12, min_further_simulations=6, max_rollout_tokens=10, accept_value=-1.0)
+    engine = TransformersEngine(llama, tokenizer)
+    events = stream(search_job(engine, config=config, max_tokens=max_tokens))
+    peak = max(engine.peak_cached_positions for _ in events)
+    limit = 3 * (len(tokenizer(PROMPT).input_ids) + max_tokens + 200)
+    assert limit == CACHE_FACTOR * (len(tokenizer(PROMPT).input_ids) + max_tokens + CACHE_MARGIN)
+    assert limit / 2 < peak <= limit
+    assert engine.peak_cached_positions == 0  # of open conversations; now there is none
