@@ -342,3 +342,11 @@ def test_the_oracle_answers_for_any_text(garbage: str) -> None:
     assert world.is_polite(garbage)
     assert world.keeps_contacts_private(garbage)
     assert world.find_request(garbage) is None
+
+
+def test_the_space_that_an_answer_begins_with_in_a_dialogue_costs_no_step() -> None:
+    rng = random.Random(0)
+    request = world.sample_request(rng, kind="late")
+    answer = world.sample_answer(request, rng)
+    assert world.is_helpful(request, answer)
+    assert world.is_helpful(request, f" {answer}")

@@ -92,7 +92,7 @@ async def stream_async(job: Job[SearchResult]) -> list[Any]:
     return [event async for event in astream(job)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(games(has_vetoes=True), configs(), st.integers(2, 5))
 def test_merged_is_single_is_async_is_streamed(game: RandomGame, config: SearchConfig, num_jobs: int) -> None:
     def jobs() -> list[Job[SearchResult]]:
@@ -115,7 +115,7 @@ def test_merged_is_single_is_async_is_streamed(game: RandomGame, config: SearchC
         assert sum(isinstance(event, Committed) for event in trace) == result.num_token_sets
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(games(), configs())
 def test_writer_and_judge_may_be_two_engines_in_this_process(game: RandomGame, config: SearchConfig) -> None:
     alone = run(begin(game.engine(), config)[1])
@@ -129,7 +129,7 @@ def test_writer_and_judge_may_be_two_engines_in_this_process(game: RandomGame, c
     assert freed(judge) == judge.opened
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(games(), configs())
 def test_the_judge_may_be_behind_a_network(game: RandomGame, config: SearchConfig) -> None:
     async def answer(request: Any) -> Answered:

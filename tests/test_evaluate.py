@@ -2,7 +2,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rain.drivers import Job, run
@@ -66,6 +66,7 @@ def test_a_graded_value_is_the_mean_share_of_the_good_option(
 any_logprob = st.one_of(st.floats(-1e6, 0), st.just(NEVER))
 
 
+@settings(max_examples=50, deadline=None)
 @given(any_logprob, any_logprob, any_logprob, any_logprob)
 def test_values_are_in_range_and_change_sign_with_the_options(a: float, b: float, c: float, d: float) -> None:
     straight, swapped = OptionLogprobs((a, b), 1.0), OptionLogprobs((c, d), 1.0)

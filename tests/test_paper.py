@@ -116,7 +116,7 @@ def pruned(node: Any) -> Any:
     return (numbers, [pruned(child) for child in children] if any(len(child) == 2 for child in children) else [])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(games(), configs())
 def test_lazy_expansion_and_the_tree_are_those_of_the_eager_oracle(game: RandomGame, config: SearchConfig) -> None:
     engine = game.engine()
@@ -129,7 +129,7 @@ def test_lazy_expansion_and_the_tree_are_those_of_the_eager_oracle(game: RandomG
     assert pruned(statistics(search.tree.root)) == pruned(statistics(naive.root))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(games(has_vetoes=True), configs())
 def test_searches_under_vetoes_are_those_of_the_eager_oracle(game: RandomGame, config: SearchConfig) -> None:
     search, job = begin(game.engine(), config, can_veto=True)
@@ -171,7 +171,7 @@ class NewestFirst:
         return StepReport({ticket: self.game.answer(request)}, {ticket: 1})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(games(), configs())
 def test_the_order_in_which_requests_are_answered_does_not_matter(game: RandomGame, config: SearchConfig) -> None:
     traces = [list(stream(begin(engine, config)[1])) for engine in (game.engine(), NewestFirst(game))]
@@ -182,7 +182,7 @@ def test_the_order_in_which_requests_are_answered_does_not_matter(game: RandomGa
     assert results[0].result == results[1].result
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(games(), configs())
 def test_before_the_first_move_the_root_counts_itself_and_all_simulations(
     game: RandomGame, config: SearchConfig
@@ -200,7 +200,7 @@ def test_before_the_first_move_the_root_counts_itself_and_all_simulations(
             assert math.isclose(sum(child.prior for child in node.children), 1, abs_tol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(games(), configs())
 def test_the_answer_is_what_was_committed(game: RandomGame, config: SearchConfig) -> None:
     result, simulated, committed = play(game.engine(), config)

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rain.search.protocol import TokenSet
@@ -40,6 +40,7 @@ def test_a_running_mean_weighs_what_it_takes_in() -> None:
     assert running_mean(0.0, 0, -0.75, 0.2) == pytest.approx(-0.75)  # the first thing known of a node is all of it
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0.01, 1)), min_size=1, max_size=30))
 def test_a_running_mean_of_values_stays_in_their_range(parts: list[tuple[float, float]]) -> None:
     mean, weight = 0.0, 0.0
@@ -93,6 +94,7 @@ def test_sets_too_improbable_for_a_float_are_equally_probable() -> None:
     assert child_priors(sets, num_tokens=10, root_mixing=0.25) == [0.5, 0.5]
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.floats(-200, 0), min_size=1, max_size=20),
     st.booleans(),

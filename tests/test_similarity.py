@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -198,6 +198,7 @@ def test_calibrations_compare_by_value() -> None:
 unit_vectors = arrays(np.float64, 3, elements=st.floats(-1, 1)).filter(lambda each: float(np.linalg.norm(each)) > 0.1)
 
 
+@settings(max_examples=50, deadline=None)
 @given(unit_vectors, unit_vectors)
 def test_the_cosine_is_symmetric_and_in_range(first: Vector, second: Vector) -> None:
     assert cosine(first, second) == cosine(second, first)

@@ -87,6 +87,17 @@ def test_half_a_character_is_an_error_that_says_where(with_chat_template: bool) 
             encode("abc\ud83d")
 
 
+def test_encoding_leaves_the_tokenizer_that_was_given_as_it_was() -> None:
+    # Otherwise two engines with one tokenizer would make special tokens of each other's texts, now and then.
+    tokenizer = tiny_tokenizer(with_chat_template=True)
+    codec = codec_of(tokenizer)
+    for splits_special_tokens in (False, True):
+        tokenizer.backend_tokenizer.encode_special_tokens = splits_special_tokens
+        codec.prompt_tokens("<|end|>")
+        codec.question_tokens("<|end|>", "(")
+        assert tokenizer.backend_tokenizer.encode_special_tokens == splits_special_tokens
+
+
 # --- Questions ---------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Between text and token ids: prompts, judgements, answers as they grow. Knows a tokenizer, no model."""
 
+import copy
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -47,16 +48,17 @@ class TextCodec:
     Text that comes from outside never becomes a special token, whatever it spells.
 
     Args:
-        tokenizer: a `PreTrainedTokenizerBase`.
+        tokenizer: a `PreTrainedTokenizerBase`; it is copied.
         eos_token_ids: the tokens that end a text.
         name: names the engine in errors.
     """
 
     def __init__(self, tokenizer: Any, *, eos_token_ids: Iterable[int], name: str) -> None:
-        self._tokenizer = tokenizer
+        # Encoding switches a tokenizer's handling of special tokens, and others may be using theirs meanwhile.
+        self._tokenizer = copy.deepcopy(tokenizer)
         self._eos_token_ids = frozenset(eos_token_ids)
         self._name = name
-        self._lock = threading.Lock()  # encoding switches the tokenizer's handling of special tokens
+        self._lock = threading.Lock()
         self._options: dict[str, tuple[int, ...]] = {}
 
     def prompt_tokens(self, prompt: str) -> Tokens:

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.base import StepReport, Ticket
 from langchain_rain.engines.embeddings import embed_texts
+from langchain_rain.engines.families import check_model, eos_token_ids, sliding_window
 from langchain_rain.engines.kv_tree import Packed, RowFeed, TreeCache, pack
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
@@ -34,8 +35,6 @@ CACHE_MARGIN = 200
 
 CACHE_FACTOR = 3
 """How often prompt, answer and margin fit into the cache of a search: written, judged, and tried."""
-
-KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
 
 class TransformersEngine:
@@ -53,15 +52,15 @@ class TransformersEngine:
 
     def __init__(self, model: Any, tokenizer: Any, *, embeddings: Embeddings | None = None, name: str = "") -> None:
         self.name = name or str(model.config.name_or_path) or type(model).__name__
-        _check_model(model, self.name)
+        check_model(model, self.name)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.embeddings = embeddings
         self.channel = StepperChannel(self)
         self._config = model.config.get_text_config(decoder=True)  # a model that also sees nests it
-        self._window = _sliding_window(self._config)
+        self._window = sliding_window(self._config)
         self.max_context = int(getattr(self._config, "max_position_embeddings", 0) or 2**31)
-        self._codec = TextCodec(tokenizer, eos_token_ids=_eos_token_ids(model, tokenizer), name=self.name)
+        self._codec = TextCodec(tokenizer, eos_token_ids=eos_token_ids(model, tokenizer), name=self.name)
         self._cache = TreeCache()
         self._conversations: dict[Context, Conversation] = {}
         self._trees: dict[Context, PrefixTree] = {}
@@ -364,39 +363,3 @@ class TransformersEngine:
         self._rows.clear()
         self._pending.clear()
         self._cache.clear()
-
-
-def _check_model(model: Any, name: str) -> None:
-    config = model.config.get_text_config(decoder=True)
-    unknown = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYER_TYPES
-    missing = {"position_ids", "past_key_values"} - set(inspect.signature(model.forward).parameters)
-    problem = None
-    if getattr(model.config, "is_encoder_decoder", False):
-        problem = "it is an encoder-decoder; a decoder-only model is needed"
-    elif unknown or getattr(model, "_is_stateful", False):
-        problem = f"its layers keep a state that cannot be rewound: {', '.join(sorted(unknown)) or 'recurrent'}"
-    elif missing:
-        problem = f"its forward pass takes no {' and no '.join(sorted(missing))}"
-    elif getattr(config, "alibi", False) or "local" in getattr(config, "attention_layers", ()):
-        problem = (
-            "its attention counts cached tokens instead of taking their positions (ALiBi, or GPT-Neo's local layers)"
-        )
-    elif config._attn_implementation not in ("sdpa", "eager"):
-        problem = (
-            f"its attention is {config._attn_implementation!r}; load it with attn_implementation='sdpa' or 'eager'"
-        )
-    if problem is not None:
-        raise EngineError(f"{name} cannot be searched with: {problem}.", engine=name)
-
-
-def _sliding_window(config: Any) -> int | None:
-    """How far sliding layers see; None if there are none, though config.json may hold a number nobody reads."""
-    is_known = "sliding_window" in inspect.signature(type(config)).parameters
-    return config.sliding_window if is_known else None
-
-
-def _eos_token_ids(model: Any, tokenizer: Any) -> set[int]:
-    """All tokens that end a text, by the generation settings and the tokenizer; may be empty."""
-    ids = getattr(model.generation_config, "eos_token_id", None)
-    listed = ids if isinstance(ids, list) else [ids]
-    return {int(each) for each in [*listed, tokenizer.eos_token_id] if each is not None}
