@@ -35,8 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv  ## the bundled model answering with and without RAIN
 	$(BIN)/langchain-rain demo
 
-test: venv  ## the tests and their coverage
-	$(BIN)/pytest --cov --cov-report=
+test: venv  ## the tests and their coverage; one thread, as the models in them are tiny
+	OMP_NUM_THREADS=1 $(BIN)/pytest --cov --cov-report=
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
 	$(BIN)/coverage report --omit='$(CORE)' --fail-under=90
 

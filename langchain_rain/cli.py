@@ -40,7 +40,7 @@ app = typer.Typer(
 
 
 @app.command(epilog=EXIT_CODES)
-def demo(seed: Annotated[int, typer.Option(help="Chooses the requests and all draws.")] = 0) -> None:
+def demo(seed: Annotated[int, typer.Option(help="Chooses the requests and all draws.")] = 7) -> None:
     """The bundled model answers ten requests, by ordinary sampling and with RAIN in a LangChain chain.
 
     Takes a minute or two on two cores, and no network.
