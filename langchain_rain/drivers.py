@@ -255,8 +255,7 @@ class _InFlight(Generic[T]):
         if len(self._replies) == self._num_requests:
             self._resume(*self._going_on_with([self._replies[number] for number in range(self._num_requests)]))
         elif (exceeded := self._check_budget()) is not None:
-            self._cancel_requests()
-            self._resume(self._steps.throw, exceeded)
+            self._resume(self._steps.throw, exceeded)  # it can only end now, which cancels what is pending
 
     def _going_on_with(self, replies: Sequence[Any]) -> tuple[Callable[[Any], Round], Any]:
         """How the search is resumed with the replies to a whole round, and what it gets."""

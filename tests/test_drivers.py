@@ -825,7 +825,9 @@ def test_an_async_stream_whose_loop_is_gone_lets_the_search_end() -> None:
     def steps(context: Context) -> Steps[None]:
         yield Round((roll(1, context),), (EVENT,))
         yield Round((), (OTHER,))
+        has_ended.set()
 
+    has_ended = threading.Event()
     engine = ScriptedEngine(rollout=answer)
     loop = asyncio.new_event_loop()
     events = astream(job_of(engine, steps))
@@ -834,5 +836,6 @@ def test_an_async_stream_whose_loop_is_gone_lets_the_search_end() -> None:
     loop.close()
     go_on.set()
     assert freed(engine) == engine.opened
+    assert has_ended.is_set()
     with pytest.raises(StopIteration):  # closed by hand, as there is no loop to do it
         events.aclose().__await__().send(None)

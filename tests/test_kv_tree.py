@@ -87,7 +87,7 @@ def test_a_layer_says_how_many_slots_there_are() -> None:
     layer = TreeLayer(cache)
     assert layer.get_seq_length() == 0
     tree, (path,) = grown((7, 8))
-    cache.plan = pack({0: RowFeed(tree, path, [])})
+    cache.begin(pack({0: RowFeed(tree, path, [])}))
     assert layer.get_seq_length() == 3
     assert layer.get_mask_sizes(query_length=2) == (3, 0)
     assert layer.get_max_length() == -1

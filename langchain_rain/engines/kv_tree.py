@@ -25,8 +25,10 @@ class Packed:
         input_ids: `[num_rows, num_tokens]`.
         position_ids: `[num_rows, num_tokens]`.
         slots: `[num_rows, num_tokens]`.
-        is_ancestor: `[num_rows, num_tokens, num_slots]`, what each token attends to.
-        slot_positions: `[num_rows, num_slots]`, the position of each slot that is attended to.
+        num_slots: of each row of the cache.
+        seen: `[num_seen]`, the slots that any token attends to; the others take no part.
+        is_ancestor: `[num_rows, num_tokens, num_seen]`, what each token attends to.
+        slot_positions: `[num_rows, num_seen]`, the position of each slot that is attended to.
         where: row and column of each token, relative to the arrays.
         num_logits: the last columns of which logits are wanted.
     """
@@ -35,6 +37,8 @@ class Packed:
     input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
     slots: NDArray[np.int64]
+    num_slots: int
+    seen: NDArray[np.int64]
     is_ancestor: NDArray[np.bool_]
     slot_positions: NDArray[np.int64]
     where: Mapping[CachedToken, tuple[int, int]]
@@ -70,13 +74,16 @@ def pack(feeds: Mapping[int, RowFeed]) -> Packed:
             input_ids[row, column], position_ids[row, column] = node.token, node.position
             slots[row, column] = node.slot
         _mark_ancestors(is_ancestor[row], slot_positions[row], feed.tree, nodes, where)
+    seen = np.flatnonzero(is_ancestor.any(axis=(0, 1)))
     return Packed(
         rows=slice(first, end),
         input_ids=input_ids,
         position_ids=position_ids,
         slots=slots,
-        is_ancestor=is_ancestor,
-        slot_positions=slot_positions,
+        num_slots=num_slots,
+        seen=seen,
+        is_ancestor=is_ancestor[:, :, seen],
+        slot_positions=slot_positions[:, seen],
         where=where,
         num_logits=max(len(feed.with_logits) for feed in feeds.values()),
     )
@@ -110,7 +117,7 @@ def _mark_ancestors(
 class TreeCache(Cache):
     """Keys and values of all rows, in the form in which transformers' models ask for them.
 
-    `plan` is set before each forward pass. Rows and slots are added as they are needed.
+    `begin` comes before each forward pass. Rows and slots are added as they are needed.
     """
 
     def __init__(self) -> None:
@@ -118,14 +125,29 @@ class TreeCache(Cache):
         self.layer_class_to_replicate = lambda: TreeLayer(self)  # type: ignore[assignment]  # called like a class
         self.plan: Packed | None = None
         self.hidden: torch.Tensor | None = None
+        self._places: dict[torch.device, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def begin(self, plan: Packed) -> None:
+        """Says what the next forward pass is about."""
+        self.plan = plan
+        self._places.clear()
+
+    def places(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Where the new tokens go, rows `[num_rows, 1]` and slots `[num_rows, num_tokens]`, and which slots are seen."""
+        assert self.plan is not None
+        if device not in self._places:
+            rows = torch.arange(len(self.plan.slots), device=device)[:, None]
+            slots, seen = torch.from_numpy(self.plan.slots), torch.from_numpy(self.plan.seen)
+            self._places[device] = (rows, slots.to(device), seen.to(device))
+        return self._places[device]
 
     def store_hidden(self, hidden: torch.Tensor) -> None:
         """Keeps the last hidden states `[num_rows, num_tokens, dimension]` of the tokens of the plan."""
         assert self.plan is not None
-        rows, _, slots = self.plan.is_ancestor.shape
-        self.hidden = fitting(self.hidden, (self.plan.rows.stop, slots, hidden.shape[-1]), hidden, slot_axis=1)
-        index = torch.from_numpy(self.plan.slots).to(hidden.device)
-        self.hidden[self.plan.rows][torch.arange(rows, device=hidden.device)[:, None], index] = hidden
+        shape = (self.plan.rows.stop, self.plan.num_slots, hidden.shape[-1])
+        self.hidden = fitting(self.hidden, shape, hidden, slot_axis=1)
+        rows, slots, _ = self.places(hidden.device)
+        self.hidden[self.plan.rows][rows, slots] = hidden
 
     def wipe(self, row: int) -> None:
         """Zeroes a row for a new conversation: the mask weighs the old one 0, but 0 times infinity is not a number."""
@@ -157,29 +179,32 @@ class TreeLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transforme
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes the new tokens `[num_rows, num_heads, num_tokens, head_size]`; returns all slots of their rows."""
+        """Writes the new tokens `[num_rows, num_heads, num_tokens, head_size]`; returns the slots that are seen."""
         plan = self._cache.plan
         assert plan is not None
-        num_slots = plan.is_ancestor.shape[2]
-        num_rows, num_heads, _, _ = key_states.shape
-        self.keys = fitting(self.keys, (plan.rows.stop, num_heads, num_slots, key_states.shape[3]), key_states, 2)
-        self.values = fitting(
-            self.values, (plan.rows.stop, num_heads, num_slots, value_states.shape[3]), value_states, 2
-        )
-        rows = torch.arange(num_rows, device=key_states.device)[:, None]
-        slots = torch.from_numpy(plan.slots).to(key_states.device)
-        self.keys[plan.rows].transpose(1, 2)[rows, slots] = key_states.transpose(1, 2)
-        self.values[plan.rows].transpose(1, 2)[rows, slots] = value_states.transpose(1, 2)
-        return self.keys[plan.rows, :, :num_slots], self.values[plan.rows, :, :num_slots]
+        rows, slots, seen = self._cache.places(key_states.device)
+        self.keys = self._written(self.keys, key_states, plan, rows, slots)
+        self.values = self._written(self.values, value_states, plan, rows, slots)
+        # Copying the slots that are seen costs less than attending to all there are.
+        return self.keys[plan.rows].index_select(2, seen), self.values[plan.rows].index_select(2, seen)
+
+    @staticmethod
+    def _written(
+        tensor: torch.Tensor | None, states: torch.Tensor, plan: Packed, rows: torch.Tensor, slots: torch.Tensor
+    ) -> torch.Tensor:
+        num_heads, head_size = states.shape[1], states.shape[3]
+        tensor = fitting(tensor, (plan.rows.stop, num_heads, plan.num_slots, head_size), states, slot_axis=2)
+        tensor[plan.rows].transpose(1, 2)[rows, slots] = states.transpose(1, 2)
+        return tensor
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Unused by transformers where the mask is given: the slots there are, and no offset."""
         return self.get_seq_length(), 0
 
     def get_seq_length(self) -> int:
-        """The number of slots; positions are given, so nothing is counted by it."""
+        """The number of slots that are seen; positions are given, so nothing is counted by it."""
         plan = self._cache.plan
-        return plan.is_ancestor.shape[2] if plan is not None else 0
+        return len(plan.seen) if plan is not None else 0
 
     def get_max_length(self) -> int:
         """Unbounded."""

@@ -272,7 +272,7 @@ class TransformersEngine:
     def _run_model(self, packed: Packed) -> torch.Tensor:
         """The logits of the last tokens of each row, `[num_rows, num_logits or more, vocabulary]`."""
         device = self.model.device
-        self._cache.plan = packed
+        self._cache.begin(packed)
         keep = {"logits_to_keep": max(1, packed.num_logits)} if self._takes_logits_to_keep else {}
         hidden: list[torch.Tensor] = []
         owner = threading.get_ident()
