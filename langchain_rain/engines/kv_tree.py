@@ -133,7 +133,7 @@ class TreeCache(Cache):
         self._places.clear()
 
     def places(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Where the new tokens go, rows `[num_rows, 1]` and slots `[num_rows, num_tokens]`, and which slots are seen."""
+        """Rows `[num_rows, 1]` and slots `[num_rows, num_tokens]` of the new tokens, and the slots that are seen."""
         assert self.plan is not None
         if device not in self._places:
             rows = torch.arange(len(self.plan.slots), device=device)[:, None]
