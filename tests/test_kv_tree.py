@@ -33,11 +33,12 @@ def test_siblings_stand_side_by_side_and_see_their_common_beginning_but_not_each
     assert packed.input_ids.tolist() == [[7, 8, 9]]
     assert packed.position_ids.tolist() == [[0, 1, 1]]
     assert packed.slots.tolist() == [[1, 2, 3]]
+    assert packed.seen.tolist() == [1, 2, 3]
     assert packed.is_ancestor.astype(int).tolist() == [
         [
-            [0, 1, 0, 0],
-            [0, 1, 1, 0],
-            [0, 1, 0, 1],
+            [1, 0, 0],
+            [1, 1, 0],
+            [1, 0, 1],
         ]
     ]
     assert packed.slot_positions.tolist() == [[0, 0, 1, 1]]
@@ -49,7 +50,8 @@ def test_new_tokens_see_cached_ones_in_any_order_of_columns() -> None:
     # The middle one is asked about, so it stands behind its own child.
     packed = pack({0: RowFeed(tree, without_logits=[leaf], with_logits=[middle])})
     assert packed.where == {leaf: (0, 0), middle: (0, 1)}
-    assert packed.is_ancestor.astype(int).tolist() == [[[0, 1, 1, 1], [0, 1, 1, 0]]]
+    assert packed.seen.tolist() == [1, 2, 3]
+    assert packed.is_ancestor.astype(int).tolist() == [[[1, 1, 1], [1, 1, 0]]]
     assert packed.slot_positions.tolist() == [[0, root.position, 1, 2]]
 
 
@@ -82,14 +84,14 @@ def test_memory_grows_by_doubling_and_keeps_what_it_holds() -> None:
     assert more_rows.sum() == first.sum()
 
 
-def test_a_layer_says_how_many_slots_there_are() -> None:
+def test_a_layer_says_how_many_slots_are_seen() -> None:
     cache = TreeCache()
     layer = TreeLayer(cache)
     assert layer.get_seq_length() == 0
     tree, (path,) = grown((7, 8))
     cache.begin(pack({0: RowFeed(tree, path, [])}))
-    assert layer.get_seq_length() == 3
-    assert layer.get_mask_sizes(query_length=2) == (3, 0)
+    assert layer.get_seq_length() == 2  # of three; padding alone sees the first
+    assert layer.get_mask_sizes(query_length=2) == (2, 0)
     assert layer.get_max_length() == -1
 
 
@@ -184,3 +186,11 @@ def test_a_search_caches_no_more_than_prompt_answer_and_margin_three_times(llama
     assert limit == CACHE_FACTOR * (len(tokenizer(PROMPT).input_ids) + max_tokens + CACHE_MARGIN)
     assert limit / 2 < peak <= limit
     assert engine.peak_cached_positions == 0  # of open conversations; now there is none
+
+
+def test_slots_that_no_new_token_sees_take_no_part() -> None:
+    tree, ((root, first), (_, second)) = grown((7, 8), (7, 9))  # slots 1, 2 and 3
+    packed = pack({0: RowFeed(tree, without_logits=[], with_logits=[second])})
+    assert packed.seen.tolist() == [1, 3]
+    assert packed.slot_positions.tolist() == [[0, 1]]
+    assert (root.slot, first.slot, second.slot) == (1, 2, 3)
