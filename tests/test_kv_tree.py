@@ -41,7 +41,7 @@ def test_siblings_stand_side_by_side_and_see_their_common_beginning_but_not_each
             [1, 0, 1],
         ]
     ]
-    assert packed.slot_positions.tolist() == [[0, 0, 1, 1]]
+    assert packed.slot_positions.tolist() == [[0, 1, 1]]
     assert packed.num_logits == 2
 
 
@@ -52,7 +52,7 @@ def test_new_tokens_see_cached_ones_in_any_order_of_columns() -> None:
     assert packed.where == {leaf: (0, 0), middle: (0, 1)}
     assert packed.seen.tolist() == [1, 2, 3]
     assert packed.is_ancestor.astype(int).tolist() == [[[1, 1, 1], [1, 1, 0]]]
-    assert packed.slot_positions.tolist() == [[0, root.position, 1, 2]]
+    assert packed.slot_positions.tolist() == [[root.position, 1, 2]]
 
 
 def test_short_rows_and_rows_in_between_are_padded_at_their_beginning_with_what_nobody_reads() -> None:
