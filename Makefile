@@ -46,11 +46,11 @@ check: venv  ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-demo-eval: venv  ## what RAIN gains on the demo's questions
+demo-eval: venv  ## what RAIN gains on the demo's questions (minutes)
 	$(BIN)/python -m langchain_rain.evaluation.demo_eval --out benchmarks/results/demo_eval.json
 
-bench: venv  ## cost and speed against plain sampling
-	$(BIN)/python benchmarks/against_vanilla.py --out benchmarks/results/against_vanilla.json
+bench: venv  ## cost and speed against plain sampling; one thread, as idle ones that spin would slow either side at random
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/against_vanilla.py --out benchmarks/results/against_vanilla.json
 
 demo-model: venv  ## train the bundled model again
 	$(BIN)/python scripts/train_demo_model.py
