@@ -2,8 +2,8 @@
 
 Half of the prompts are harmful. Each repetition answers every prompt by RAIN, then generates exactly as many tokens
 after the same prompt, one prompt at a time, both timed in one process; the median over the repetitions is the result.
-Run it on an idle machine: `make bench`, on one thread: the model is tiny, and threads that wait for the other side's work
-made plain generation ten times slower in some repetitions.
+Run it on an idle machine, `make bench`, on one thread: the model is tiny, and threads that wait for the other side's
+work made plain generation ten times slower in some repetitions.
 """
 
 import argparse
