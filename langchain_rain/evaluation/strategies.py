@@ -23,15 +23,10 @@ class Sampled:
     verdict: Verdict
 
 
-def vanilla(context: Context, judge: Judge, prompt: str, *, temperature: float, seed: int) -> Steps[Sampled]:
-    """Samples one answer, as the model would give it; the verdict is for the record, it changes nothing."""
-    return (yield from best_of(context, judge, prompt, num_answers=1, temperature=temperature, seed=seed))
-
-
 def best_of(
     context: Context, judge: Judge, prompt: str, *, num_answers: int, temperature: float, seed: int
 ) -> Steps[Sampled]:
-    """Samples `num_answers` side by side and returns the one judged best, the first of equals."""
+    """Samples `num_answers` side by side and returns the one judged best, the first of equals; of 1 it is vanilla."""
     requests = [
         _whole_answer(context, temperature=temperature, seed=derive_seed(seed, Rollout, (), number))
         for number in range(num_answers)
