@@ -88,6 +88,13 @@ class RainConfig(BaseModel):
         le=10,
         description="Spread of embeddings below which children are alike, per token, for dimension 384. Code.",
     )
+    lookahead: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Simulations to come whose requests are asked ahead: fewer forward passes one after another, more "
+        "token positions, the same answer. Ours; 0 asks nothing ahead.",
+    )
     scoring: Literal["binary", "probability"] = Field(
         default="binary", description='How option probabilities become a value: "binary" (code), "probability" (paper).'
     )

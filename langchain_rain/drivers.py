@@ -7,7 +7,8 @@ rules:
    goes on as soon as its own requests are done, whatever others wait for.
 2. An exception in place of a reply is thrown into the search that asked, and into no other.
 3. Only `send` and `throw` stand inside `try ... except StopIteration`.
-4. The number of replies is that of the requests; what each must look like is checked by the channel.
+4. The number of replies is that of the requests, of those asked ahead too; what each must look like is checked by the
+   channel.
 5. A search that ends in whatever way is closed, its pending requests are cancelled, its contexts freed.
 6. Generators cannot be pickled; whoever wants a checkpoint keeps the `Tree`.
 
@@ -15,11 +16,12 @@ rules:
 """
 
 import asyncio
+import itertools
 import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -208,8 +210,11 @@ class _InFlight(Generic[T]):
         self._lock = threading.RLock()
         self._started_at: float | None = None
         self._cost = Cost()
-        self._num_requests = 0
+        self._round = Round(())
+        self._numbers: dict[Request, int] = {}  # of what is under way, or answered ahead
         self._replies: dict[int, Any] = {}
+        self._missing: set[int] = set()  # what the search waits for
+        self._next_number = itertools.count()
         self._spent: str | None = None
 
     @property
@@ -252,17 +257,28 @@ class _InFlight(Generic[T]):
     def _take(self, cost: Cost, replies: Mapping[int, Any]) -> None:
         self._cost += cost
         self._replies.update(replies)
-        if len(self._replies) == self._num_requests:
-            self._resume(*self._going_on_with([self._replies[number] for number in range(self._num_requests)]))
+        self._missing.difference_update(replies)
+        if not self._missing:
+            self._resume(*self._next_move())
         elif (exceeded := self._check_budget()) is not None:
             self._resume(self._steps.throw, exceeded)  # it can only end now, which cancels what is pending
 
-    def _going_on_with(self, replies: Sequence[Any]) -> tuple[Callable[[Any], Round], Any]:
-        """How the search is resumed with the replies to a whole round, and what it gets."""
-        failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
+    def _next_move(self) -> tuple[Callable[[Any], Round], Any]:
+        """How the search is resumed now that all it waits for is there, and what it gets."""
+        replies = self._hand_over()
+        failure = next((each for each in replies[: len(self._round.requests)] if isinstance(each, Exception)), None)
         if failure is None:
             failure = self._check_budget()
         return (self._steps.send, replies) if failure is None else (self._steps.throw, failure)
+
+    def _hand_over(self) -> list[Any]:
+        """The replies to the open round, None for what was asked ahead and is under way."""
+        asked = (*self._round.requests, *(self._round.ahead or ()))
+        replies = [self._replies.get(self._numbers[request]) for request in asked]
+        for request, reply in zip(asked, replies, strict=True):
+            if reply is not None and request in self._numbers:
+                self._replies.pop(self._numbers.pop(request))
+        return replies
 
     def _check_budget(self) -> BudgetExceededError | None:
         """What is thrown into the search if a budget is spent."""
@@ -270,33 +286,42 @@ class _InFlight(Generic[T]):
         return BudgetExceededError(self._spent) if self._spent is not None else None
 
     def _resume(self, resume: Callable[[Any], Round], with_what: Any) -> None:
-        """Takes the search to its next requests or to its end; a round of mere events is answered at once."""
+        """Takes the search on to a round with replies that are not there yet, or to its end."""
         while True:
             try:
-                asked = resume(with_what)
+                self._round = resume(with_what)
             except StopIteration as stop:
                 self._succeed(stop.value)
                 return
-            self._emit(asked.events)
+            self._emit(self._round.events)
             if self._spent is not None:
                 raise BudgetExceededError(f"{self._spent}, and the search asked on.")
-            if asked.requests:
-                self._ask(asked.requests)
+            self._ask(self._round)
+            if self._missing:
                 return
-            resume, with_what = self._going_on_with([])
+            resume, with_what = self._next_move()
 
-    def _ask(self, requests: Sequence[Request]) -> None:
-        self._replies = {}
-        self._num_requests = len(requests)
-        strangers = [request for request in requests if request.context not in self._engines]
-        if strangers:
-            raise EngineError(f"{strangers[0]!r} names a context that is not of this search.")
+    def _ask(self, asked: Round) -> None:
+        """Submits what is not under way yet, and drops what was asked ahead and is not wanted any more."""
+        wanted = dict.fromkeys((*asked.requests, *(asked.ahead or ())))
+        stranger = next((request for request in wanted if request.context not in self._engines), None)
+        if stranger is not None:
+            raise EngineError(f"{stranger!r} names a context that is not of this search.")
+        if asked.ahead is not None:
+            self._drop([request for request in self._numbers if request not in wanted])
+        new = {next(self._next_number): request for request in wanted if request not in self._numbers}
+        self._numbers.update({request: number for number, request in new.items()})
+        self._missing = {self._numbers[request] for request in asked.requests} - self._replies.keys()
         for engine in {id(engine): engine for engine in self._engines.values()}.values():
-            of_engine = {
-                number: request for number, request in enumerate(requests) if self._engines[request.context] is engine
-            }
+            of_engine = {number: request for number, request in new.items() if self._engines[request.context] is engine}
             if of_engine:
                 engine.channel.submit(of_engine, self)
+
+    def _drop(self, requests: Sequence[Request]) -> None:
+        numbers = {self._numbers.pop(request) for request in requests}
+        under_way = {number for number in numbers if self._replies.pop(number, None) is None}
+        if under_way:
+            self._cancel(under_way)
 
     def _succeed(self, result: T) -> None:
         self._emit(getattr(result, "events", ()))
@@ -311,15 +336,15 @@ class _InFlight(Generic[T]):
     def _end(self) -> None:
         """Rule 5: closes the search, cancels what it waits for, frees its contexts."""
         self._has_ended = True
-        for let_go in (self._steps.close, self._cancel_requests, lambda: close_contexts(self._engines)):
+        for let_go in (self._steps.close, self._cancel, lambda: close_contexts(self._engines)):
             try:
                 let_go()
             except Exception:  # whoever waits for the search is told how it ended all the same
                 logger.exception("A search could not let go of what it held.")
 
-    def _cancel_requests(self) -> None:
+    def _cancel(self, numbers: Collection[int] | None = None) -> None:
         for engine in self._engines.values():
-            engine.channel.cancel(self)
+            engine.channel.cancel(self, numbers)
 
     def _emit(self, events: Sequence[Event]) -> None:
         if self._on_event is not None:

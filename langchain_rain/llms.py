@@ -25,8 +25,9 @@ from langchain_rain.errors import EngineError, RainConfigError, describe_mistake
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.evaluate import RubricJudge
-from langchain_rain.search.paper import Search, SearchResult, generate
+from langchain_rain.search.paper import SearchResult, generate
 from langchain_rain.search.protocol import Context, derive_search_seed
+from langchain_rain.search.state import Search
 from langchain_rain.streaming import Releasing, ahappenings, happenings
 
 

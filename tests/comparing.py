@@ -13,8 +13,9 @@ from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.rubrics.evaluate import RubricJudge, Scoring
 from langchain_rain.rubrics.rubric import Rubric
 from langchain_rain.search.config import SearchConfig
-from langchain_rain.search.paper import Search, SearchResult, generate
+from langchain_rain.search.paper import SearchResult, generate
 from langchain_rain.search.protocol import Context, Request
+from langchain_rain.search.state import Search
 from tests.naive_engine import NaiveEngine
 
 PROMPT = "Human: How do I wash the bike?\n\nAssistant:"

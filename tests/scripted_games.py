@@ -13,7 +13,7 @@ from langchain_rain.drivers import Budget, Job
 from langchain_rain.engines.base import Engine
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.search.config import SearchConfig
-from langchain_rain.search.paper import Search, SearchResult, generate
+from langchain_rain.search.paper import SearchResult, generate
 from langchain_rain.search.protocol import (
     Context,
     Embed,
@@ -29,6 +29,7 @@ from langchain_rain.search.protocol import (
     Verdict,
     ask,
 )
+from langchain_rain.search.state import Search
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -390,7 +390,7 @@ class Endless:
     def _steps(self, context: Context) -> Steps[None]:
         try:
             yield from ask_all([], [EVENT])
-            yield from ask_all([roll(FOREVER, context), roll(FOREVER, context)])
+            yield from ask_all([roll(FOREVER, context), roll(FOREVER + 1, context)])
         finally:
             self.is_closed.set()
 

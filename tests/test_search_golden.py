@@ -40,7 +40,7 @@ import pytest
 from langchain_rain.drivers import Job, Outcome, run, stream
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.search.config import SearchConfig
-from langchain_rain.search.paper import Search, choose, extend
+from langchain_rain.search.paper import choose, extend
 from langchain_rain.search.protocol import (
     Committed,
     Embed,
@@ -53,6 +53,7 @@ from langchain_rain.search.protocol import (
     Tokens,
     TokenSet,
 )
+from langchain_rain.search.state import Search
 from langchain_rain.search.tree import Node
 from tests.scripted_games import ScriptedJudge, Vector, judged
 

@@ -10,7 +10,7 @@ Either hands a request that failed an exception *as its reply*; it never raises 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -71,8 +71,8 @@ class Channel(Protocol):
     def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
         """Asks; the listener hears of it."""
 
-    def cancel(self, listener: Listener) -> None:
-        """Drops whatever the listener still waits for; it hears nothing more of it."""
+    def cancel(self, listener: Listener, numbers: Collection[int] | None = None) -> None:
+        """Drops what the listener has asked under `numbers`, None for all; it hears nothing more of that."""
 
     def close(self, context: Context) -> None:
         """Closes a conversation and frees what it holds."""

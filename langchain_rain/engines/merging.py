@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -57,11 +57,11 @@ class StepperChannel:
 
         self.post(job)
 
-    def cancel(self, listener: Listener) -> None:
-        """Drops what the listener waits for."""
+    def cancel(self, listener: Listener, numbers: Collection[int] | None = None) -> None:
+        """Drops what the listener has asked under `numbers`, None for all."""
 
         def job() -> None:
-            for ticket in [ticket for ticket, entry in self._waiting.items() if entry[0] is listener]:
+            for ticket in [ticket for ticket, entry in self._waiting.items() if _is_of(listener, numbers, *entry[:2])]:
                 del self._waiting[ticket]
                 self._engine.cancel(ticket)
 
@@ -129,7 +129,7 @@ class AsyncChannel:
         self._engine = engine
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: dict[asyncio.Task[None], Listener] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Listener, int]] = {}
         self._closing: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
     def post(self, job: Callable[[], None]) -> None:
@@ -142,16 +142,16 @@ class AsyncChannel:
         def job() -> None:
             for number, request in requests.items():
                 task = asyncio.get_running_loop().create_task(self._answer(number, request, listener))
-                self._tasks[task] = listener
+                self._tasks[task] = (listener, number)
                 task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
         self.post(job)
 
-    def cancel(self, listener: Listener) -> None:
-        """Drops what the listener waits for."""
+    def cancel(self, listener: Listener, numbers: Collection[int] | None = None) -> None:
+        """Drops what the listener has asked under `numbers`, None for all."""
 
         def job() -> None:
-            for task in [task for task, owner in self._tasks.items() if owner is listener]:
+            for task in [task for task, entry in self._tasks.items() if _is_of(listener, numbers, *entry)]:
                 del self._tasks[task]
                 task.cancel()
 
@@ -196,6 +196,10 @@ class AsyncChannel:
                 thread.start()
                 weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
             return self._loop
+
+
+def _is_of(listener: Listener, numbers: Collection[int] | None, asker: Listener, number: int) -> bool:
+    return asker is listener and (numbers is None or number in numbers)
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -33,6 +33,7 @@ class SearchConfig:
     similarity_threshold: float = 0.95
     adds_children: bool = True
     spread_threshold: float = 0.03
+    lookahead: int = 0
 
     def token_set_length(self, depth: int) -> int:
         """The number of tokens in the children of a node at `depth`, counted from the first root."""

@@ -9,40 +9,26 @@ that of expanding at once, and a leaf that is never visited again costs no expan
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from langchain_rain.errors import BudgetExceededError, EngineError
 from langchain_rain.search import similarity
-from langchain_rain.search.config import SearchConfig
+from langchain_rain.search.lookahead import ask_all
 from langchain_rain.search.protocol import (
     Committed,
-    Context,
     Embed,
     Event,
-    Expand,
     FinishReason,
-    Judge,
-    Request,
-    Rollout,
     Simulated,
     Steps,
     Tokens,
     TokenSet,
     Verdict,
-    ask_all,
-    derive_seed,
     together,
 )
-from langchain_rain.search.tree import (
-    Node,
-    Tree,
-    add_children,
-    assign_priors,
-    backup,
-    best_for_search,
-    ranked_children,
-)
+from langchain_rain.search.state import Search
+from langchain_rain.search.tree import Node, backup, best_for_search, ranked_children
 
 StopReason = FinishReason | Literal["dead_end", "budget"]
 """Why a search ended: its text did, no token set could be accepted, or a budget was spent."""
@@ -51,41 +37,6 @@ NUM_ADDITION_DRAWS = 5
 """Draws to find one more distinct token set; "a few" in the paper's words."""
 
 NO_ROLLOUT = TokenSet(tokens=(), text="")
-
-
-@dataclass(slots=True, eq=False)
-class Search:
-    """What one search knows. Made by the caller, advanced by `generate`.
-
-    Attributes:
-        context: the conversation of the engine that writes.
-        judge: what answers are judged by.
-        config: the numbers.
-        seed: from which the seeds of all requests are derived.
-        transcript: what stands before the answer when it is judged, verbatim.
-        verdicts: judgements so far, by the text of the answer.
-        satisfied_text: what is committed up to the last commit that was judged well.
-    """
-
-    context: Context
-    judge: Judge
-    config: SearchConfig
-    seed: int
-    transcript: str
-    tree: Tree = field(default_factory=Tree)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
-    satisfied_text: str = ""
-    last_leaf: Tokens = ()
-    num_simulations: int = 0
-    num_rewinds: int = 0
-    num_rewound_tokens: int = 0
-    num_token_sets: int = 0
-
-    def ask_all(self, requests: Sequence[Request]) -> Steps[Sequence[Any]]:
-        """Asks, and lets the driver know what has happened since it was asked last."""
-        events, self.events = self.events, []
-        return (yield from ask_all(requests, events))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +114,12 @@ def choose(search: Search) -> Steps[bool]:
     config, root = search.config, search.tree.root
     if not root.children:
         yield from expand(search, root)
-    _assign_priors(search, root)
+    search.assign_priors(root)
     simulations_before = root.visit_count if search.num_token_sets else 0
     at_least = min(config.min_further_simulations, config.max_simulations)
     for _ in range(max(config.max_simulations - simulations_before, at_least)):
         yield from simulate(search)
-        best = ranked_children(root)[0]
-        if best.visit_count > config.min_visits and best.value > config.value_threshold:
+        if search.decided(root) is not None:
             return True
     return False
 
@@ -193,7 +143,7 @@ def accept(search: Search, *, is_above_threshold: bool) -> Steps[tuple[Node | No
 
 def simulate(search: Search) -> Steps[None]:
     """The inner loop: one simulation from the root to a leaf and back (RAIN, section 3.1)."""
-    leaf = yield from select(search)
+    leaf = search.leaf = yield from select(search)
     rollout = yield from roll_out(search, leaf)
     path = search.tree.path_to(leaf)
     verdict, embeddings = yield from together(
@@ -202,6 +152,7 @@ def simulate(search: Search) -> Steps[None]:
     backup(path, verdict.value)
     _learn_similarity(search, path[1:], embeddings, verdict.value)
     _record_simulation(search, leaf, rollout, verdict.value)
+    search.leaf = None
 
 
 def select(search: Search) -> Steps[Node]:
@@ -210,7 +161,7 @@ def select(search: Search) -> Steps[Node]:
     A root is never a leaf, even if it was committed without a visit because better known siblings were vetoed.
     """
     node = search.tree.root
-    while node.children or (node.visit_count > 0 and node.finish_reason is None):
+    while node is search.tree.root or (node.visit_count > 0 and node.finish_reason is None):
         if not node.children:
             yield from expand(search, node)
         else:
@@ -221,17 +172,14 @@ def select(search: Search) -> Steps[Node]:
 
 def expand(search: Search, node: Node) -> Steps[None]:
     """Asks for the children of `node`."""
-    token_sets = yield from _ask_token_sets(
-        search, node, num_token_sets=search.config.num_children, num_draws=search.config.num_draws
-    )
+    (token_sets,) = yield from ask_all(search, (search.expansion_of(node),))
     if not token_sets:
         raise EngineError(
             f"The engine offered no token set after {len(node.prefix)} tokens, though the text has not ended.",
             engine=search.context.engine_name,
             request="Expand",
         )
-    add_children(node, token_sets)
-    _assign_priors(search, node)
+    search.grow(node, token_sets)
 
 
 def maybe_add_child(search: Search, node: Node) -> Steps[None]:
@@ -244,27 +192,19 @@ def maybe_add_child(search: Search, node: Node) -> Steps[None]:
         spread_threshold=config.spread_threshold,
     ):
         return
-    token_sets = yield from _ask_token_sets(search, node, num_token_sets=1, num_draws=NUM_ADDITION_DRAWS)
-    add_children(node, token_sets)
-    _assign_priors(search, node)
+    request = search.addition_to(node, num_token_sets=1, num_draws=NUM_ADDITION_DRAWS)
+    (token_sets,) = yield from ask_all(search, (request,))
+    search.grow(node, token_sets)
 
 
 def roll_out(search: Search, leaf: Node) -> Steps[TokenSet]:
     """Continues a leaf to the end of a clause, so that there is something to judge (RAIN, section 3.2)."""
     if leaf.finish_reason is not None:
         return NO_ROLLOUT
-    config = search.config
-    request = Rollout(
-        search.context,
-        leaf.prefix,
-        until=config.rollout_until,
-        max_tokens=config.max_rollout_tokens,
-        temperature=config.temperature,
-        seed=derive_seed(search.seed, Rollout, leaf.prefix, leaf.visit_count),
-    )
-    (rollout,) = yield from search.ask_all((request,))
-    assert isinstance(rollout, TokenSet)
-    return rollout
+    if leaf.rollout is None:
+        (leaf.rollout,) = yield from ask_all(search, (search.rollout_of(leaf),))
+    assert leaf.rollout is not None
+    return leaf.rollout
 
 
 def evaluate(search: Search, text: str) -> Steps[Verdict]:
@@ -292,7 +232,7 @@ def embed_path(search: Search, path: Sequence[Node], rollout: TokenSet) -> Steps
         for child in unknown
         if child.token_set is not None
     ]
-    embeddings = yield from search.ask_all(requests + stand_ins)
+    embeddings = yield from ask_all(search, requests + stand_ins)
     for child, embedding in zip(unknown, embeddings[len(requests) :], strict=True):
         child.embedding = embedding
     return embeddings[: len(requests)]
@@ -307,32 +247,6 @@ def _learn_similarity(search: Search, path: Sequence[Node], embeddings: Sequence
             similarity.share_with_siblings(
                 node, value, threshold=config.similarity_threshold, weight=config.similarity_weight
             )
-
-
-def _ask_token_sets(search: Search, node: Node, *, num_token_sets: int, num_draws: int) -> Steps[list[TokenSet]]:
-    config = search.config
-    request = Expand(
-        search.context,
-        node.prefix,
-        num_token_sets=num_token_sets,
-        num_tokens=config.token_set_length(node.depth),
-        num_draws=num_draws,
-        top_k=config.top_k,
-        temperature=config.temperature,
-        seed=derive_seed(search.seed, Expand, node.prefix, node.num_expansions),
-        exclude=frozenset(child.token_set.tokens for child in node.children if child.token_set is not None),
-    )
-    node.num_expansions += 1
-    (token_sets,) = yield from search.ask_all((request,))
-    return list(token_sets)
-
-
-def _assign_priors(search: Search, node: Node) -> None:
-    assign_priors(
-        node,
-        num_tokens=search.config.token_set_length(node.depth),
-        root_mixing=search.config.root_mixing if node is search.tree.root else 0.0,
-    )
 
 
 def _record_simulation(search: Search, leaf: Node, rollout: TokenSet, value: float) -> None:

@@ -1,7 +1,8 @@
 """What a search may ask a language model, and how it asks.
 
 A search is a generator. It yields a `Round` of independent requests together with the events since the last one,
-is resumed with one reply per request in the same order, and returns its result:
+is resumed with one reply per request in the same order, and returns its result. What it will probably ask later it may
+ask ahead, without waiting for the replies.
 
     Expand  ->  list[TokenSet]      which token sets could follow?
     Rollout ->  TokenSet            go on until a clause or the answer ends
@@ -168,10 +169,19 @@ Event: TypeAlias = Simulated | Committed
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Independent requests, and what has happened since the round before."""
+    """Independent requests, and what has happened since the round before.
+
+    Attributes:
+        requests: what the search waits for.
+        events: in the order in which they happened.
+        ahead: what it will probably ask later, none of it among `requests`. The replies come after those to
+            `requests`: an exception where a request failed, None where there is no reply yet. A request that is named
+            again, here or there, goes on; one that is not is dropped. None leaves everything as it is.
+    """
 
     requests: tuple[Request, ...]
     events: tuple[Event, ...] = ()
+    ahead: tuple[Request, ...] | None = None
 
 
 Steps: TypeAlias = Generator[Round, Sequence[Any], T]
@@ -238,13 +248,22 @@ def together(*parts: Steps[Any]) -> Steps[list[Any]]:
                     results[number] = stop.value
             if not rounds:
                 return results
-            requests = [request for each in rounds.values() for request in each.requests]
-            events = [event for each in rounds.values() for event in each.events]
-            merged = iter((yield from ask_all(requests, events)))
+            merged = iter((yield _merged(list(rounds.values()))))
             replies = {number: list(islice(merged, len(each.requests))) for number, each in rounds.items()}
+            for number, each in rounds.items():
+                replies[number] += islice(merged, len(each.ahead or ()))
     finally:
         for part in parts:
             part.close()
+
+
+def _merged(rounds: Sequence[Round]) -> Round:
+    ahead = [each.ahead for each in rounds if each.ahead is not None]
+    return Round(
+        requests=tuple(request for each in rounds for request in each.requests),
+        events=tuple(event for each in rounds for event in each.events),
+        ahead=tuple(request for each in ahead for request in each) if ahead else None,
+    )
 
 
 def derive_seed(seed: int, kind: type, path: Tokens, ordinal: int) -> int:

@@ -26,6 +26,7 @@ class Node:
         value: running mean of the values backed up, in [-1, 1].
         embedding: running mean of its path embeddings; before the first visit that of its token set, or None.
         num_embeddings: number of path embeddings in `embedding`.
+        rollout: how the text goes on from here to the end of a clause, once that is known.
         num_expansions: how often the engine was asked for children.
     """
 
@@ -40,6 +41,7 @@ class Node:
     value: float = 0.0
     embedding: "Vector | None" = None
     num_embeddings: int = 0
+    rollout: TokenSet | None = None
     num_expansions: int = 0
     children: list["Node"] = field(default_factory=list)
 
