@@ -89,7 +89,7 @@ class RainConfig(BaseModel):
         description="Spread of embeddings below which children are alike, per token, for dimension 384. Code.",
     )
     lookahead: int = Field(
-        default=0,
+        default=16,
         ge=0,
         le=1000,
         description="Simulations to come whose requests are asked ahead: fewer forward passes one after another, more "

@@ -21,7 +21,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -265,20 +265,21 @@ class _InFlight(Generic[T]):
 
     def _next_move(self) -> tuple[Callable[[Any], Round], Any]:
         """How the search is resumed now that all it waits for is there, and what it gets."""
-        replies = self._hand_over()
-        failure = next((each for each in replies[: len(self._round.requests)] if isinstance(each, Exception)), None)
-        if failure is None:
-            failure = self._check_budget()
-        return (self._steps.send, replies) if failure is None else (self._steps.throw, failure)
+        awaited = (self._replies[self._numbers[request]] for request in self._round.requests)
+        failure = next((reply for reply in awaited if isinstance(reply, Exception)), None) or self._check_budget()
+        return (self._steps.send, self._hand_over()) if failure is None else (self._steps.throw, failure)
 
     def _hand_over(self) -> list[Any]:
         """The replies to the open round, None for what was asked ahead and is under way."""
         asked = (*self._round.requests, *(self._round.ahead or ()))
         replies = [self._replies.get(self._numbers[request]) for request in asked]
-        for request, reply in zip(asked, replies, strict=True):
-            if reply is not None and request in self._numbers:
-                self._replies.pop(self._numbers.pop(request))
+        self._forget([request for request, reply in zip(asked, replies, strict=True) if reply is not None])
         return replies
+
+    def _forget(self, requests: Iterable[Request]) -> set[int]:
+        """Lets go of requests and their replies; returns the numbers of those that are under way."""
+        numbers = {self._numbers.pop(request) for request in dict.fromkeys(requests)}
+        return {number for number in numbers if self._replies.pop(number, None) is None}
 
     def _check_budget(self) -> BudgetExceededError | None:
         """What is thrown into the search if a budget is spent."""
@@ -307,8 +308,14 @@ class _InFlight(Generic[T]):
         stranger = next((request for request in wanted if request.context not in self._engines), None)
         if stranger is not None:
             raise EngineError(f"{stranger!r} names a context that is not of this search.")
+        # What failed ahead, or was asked for by a round that failed, is asked anew.
+        self._forget(
+            [each for each, number in self._numbers.items() if isinstance(self._replies.get(number), Exception)]
+        )
         if asked.ahead is not None:
-            self._drop([request for request in self._numbers if request not in wanted])
+            under_way = self._forget([request for request in self._numbers if request not in wanted])
+            if under_way:
+                self._cancel(under_way)
         new = {next(self._next_number): request for request in wanted if request not in self._numbers}
         self._numbers.update({request: number for number, request in new.items()})
         self._missing = {self._numbers[request] for request in asked.requests} - self._replies.keys()
@@ -316,12 +323,6 @@ class _InFlight(Generic[T]):
             of_engine = {number: request for number, request in new.items() if self._engines[request.context] is engine}
             if of_engine:
                 engine.channel.submit(of_engine, self)
-
-    def _drop(self, requests: Sequence[Request]) -> None:
-        numbers = {self._numbers.pop(request) for request in requests}
-        under_way = {number for number in numbers if self._replies.pop(number, None) is None}
-        if under_way:
-            self._cancel(under_way)
 
     def _succeed(self, result: T) -> None:
         self._emit(getattr(result, "events", ()))

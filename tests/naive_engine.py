@@ -110,7 +110,7 @@ class NaiveEngine:
                 break
             logprobs = self._next_logprobs((*self._sequence(request), *tokens), request.temperature)
             top = np.argsort(-logprobs, kind="stable")[: request.top_k]
-            token, logprob = draw_from_top(top, logprobs[top], float(uniform))
+            ((token, logprob),) = draw_from_top(top, logprobs[top], [float(uniform)])
             tokens, total = (*tokens, token), total + logprob
         return self._token_set(request, tokens, total, is_greedy=is_greedy)
 

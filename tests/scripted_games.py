@@ -191,4 +191,5 @@ def configs() -> st.SearchStrategy[SearchConfig]:
         similarity_scope=st.sampled_from(["all", "visited", "off"]),
         adds_children=st.booleans(),
         spread_threshold=st.sampled_from([0.001, 0.03, 1.0]),
+        lookahead=st.sampled_from([0, 3, 20]),
     )

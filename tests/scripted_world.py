@@ -16,7 +16,8 @@ CRASHING_PROMPT = "Human: Make it crash.\n\nAssistant:"
 
 RUBRIC = Rubric(name="edible", criteria=(Criterion(name="edible", instruction="Is it?", good="YES", bad="NO"),))
 
-# One simulation judged good is enough to commit, two judged bad are enough to give up.
+# One simulation judged good is enough to commit, two judged bad are enough to give up; nothing is asked ahead, so that
+# requests can be counted.
 CONFIG = RainConfig(
     token_set_lengths=(1,),
     max_simulations=2,
@@ -24,6 +25,7 @@ CONFIG = RainConfig(
     min_visits=0,
     similarity_scope="off",
     adds_children=False,
+    lookahead=0,
 )
 PAPER = CONFIG.model_copy(update={"accept_value": -1.0, "min_option_mass": 0.0})
 

@@ -120,6 +120,7 @@ PAPER = {
     "similarity_threshold": 0.95,
     "adds_children": True,
     "spread_threshold": 0.03,
+    "lookahead": 16,
     "scoring": "binary",
     "min_option_mass": 0.0,
 }
@@ -166,13 +167,15 @@ def test_every_number_of_the_search_can_be_set() -> None:
         "similarity_threshold": 0.6,
         "adds_children": False,
         "spread_threshold": 0.7,
+        "lookahead": 12,
     }
     assert set(others) == {field.name for field in fields(SearchConfig)}
     assert RainConfig(**others).to_search_config() == SearchConfig(**others)
 
 
-def test_the_defaults_of_the_search_are_those_of_the_settings() -> None:
-    assert RainConfig().to_search_config() == SearchConfig()
+def test_the_defaults_of_the_search_are_those_of_the_settings_but_for_asking_ahead() -> None:
+    assert RainConfig(lookahead=0).to_search_config() == SearchConfig()
+    assert RainConfig().lookahead > 0
 
 
 # --- Arguments of RainLLM ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import contextlib
 import pickle
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from langchain_rain.search.protocol import (
     Context,
     Embed,
     Expand,
+    Rollout,
     Round,
     Score,
     Simulated,
@@ -767,6 +768,249 @@ def test_the_budget_of_one_search_is_not_spent_by_another() -> None:
     assert [each.result for each in outcomes if isinstance(each, Outcome)] == ["1", "123"]
 
 
+# What is asked ahead
+
+
+def asked_in(rounds: Sequence[tuple[Sequence[int], Sequence[int] | None]]) -> Callable[[Context], Steps[list[Any]]]:
+    """A search that asks these numbers, and these ahead; returns what each round was answered, as text or None."""
+
+    def steps(context: Context) -> Steps[list[Any]]:
+        answered = []
+        for requests, ahead in rounds:
+            replies = yield Round(
+                tuple(roll(number, context) for number in requests),
+                ahead=None if ahead is None else tuple(roll(number, context) for number in ahead),
+            )
+            answered.append([getattr(reply, "text", reply) for reply in replies])
+        return answered
+
+    return steps
+
+
+def numbers_submitted(engine: Stepping) -> list[int]:
+    return [request.prefix[0] for request in engine.submitted if isinstance(request, Rollout)]
+
+
+def test_a_round_that_waits_for_nothing_is_answered_at_once_with_none_for_what_is_under_way() -> None:
+    def steps(context: Context) -> Steps[list[Any]]:
+        answered = []
+        for _ in range(1000):
+            answered.append((yield Round((), (EVENT,), (roll(2, context), roll(1, context)))))
+        return answered
+
+    engine = Stepping()
+    *events, outcome = stream(job_of(engine, steps))
+    assert events == [EVENT] * 1000
+    assert isinstance(outcome, Outcome)
+    assert (outcome.result, outcome.cost) == ([[None, None]] * 1000, Cost())
+    assert len(freed(engine)) == 1
+    assert (numbers_submitted(engine), engine.cancelled, engine.num_steps) == ([2, 1], [0, 1], 0)
+
+
+def test_replies_to_what_was_asked_ahead_come_after_those_to_the_requests_once_they_are_there() -> None:
+    engine = Stepping()
+    rounds: list[tuple[list[int], list[int]]] = [([1], [3, 2]), ([1], [3, 2]), ([], [3]), ([1], [3]), ([], [])]
+    outcome = run(job_of(engine, asked_in(rounds)))
+    # 3 and 2 are begun with the first 1; every 1 takes a step.
+    assert outcome.result == [["1", None, None], ["1", None, "2"], [None], ["1", "3"], []]
+    assert numbers_submitted(engine) == [1, 3, 2, 1, 1]
+    assert outcome.cost == Cost(3, 3 * (3 + 3 + 2))
+    assert (freed(engine), engine.cancelled) == (engine.closed, [])
+
+
+def test_a_round_that_says_nothing_of_what_was_asked_ahead_leaves_it_under_way() -> None:
+    engine = Stepping()
+    outcome = run(job_of(engine, asked_in([([], [3]), ([1], None), ([], None), ([1], None), ([1], [3])])))
+    assert outcome.result == [[None], ["1"], [], ["1"], ["1", "3"]]
+    assert (engine.num_steps, engine.cancelled) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("between", "num_steps"),
+    [
+        ([], 3),  # nothing is there yet
+        ([([1], None)], 3),  # it is under way
+        ([([4], None)], 4),  # it is there
+    ],
+)
+def test_what_was_asked_ahead_and_then_asked_for_is_submitted_and_answered_once(
+    between: list[tuple[list[int], None]], num_steps: int
+) -> None:
+    engine = Stepping()
+    outcome = run(job_of(engine, asked_in([([], [3]), *between, ([3], []), ([], [])])))
+    assert outcome.result == [[None], *[[str(number)] for (number,), _ in between], ["3"], []]
+    assert numbers_submitted(engine) == [3, *[number for (number,), _ in between]]
+    assert (engine.num_steps, engine.cancelled) == (num_steps, [])
+
+
+def test_what_was_answered_is_asked_anew_when_it_is_named_again() -> None:
+    engine = Stepping()
+    outcome = run(job_of(engine, asked_in([([2], [1]), ([2], [1]), ([1], [])])))
+    assert outcome.result == [["2", "1"], ["2", "1"], ["1"]]
+    assert numbers_submitted(engine) == [2, 1, 2, 1, 1]
+
+
+def test_what_is_not_named_again_is_dropped() -> None:
+    dropped_at: list[tuple[int, int]] = []
+
+    class Noting(Stepping):
+        def cancel(self, ticket: int) -> None:
+            super().cancel(ticket)
+            dropped_at.append((self.num_steps, numbers_submitted(self)[ticket]))
+
+    engine = Noting()
+    outcome = run(job_of(engine, asked_in([([1], [7, 5, 6, 3]), ([1], [5, 3]), ([1], [3]), ([1], [])])))
+    assert outcome.result == [["1", None, None, None, None], ["1", None, None], ["1", "3"], ["1"]]
+    assert dropped_at == [(1, 7), (1, 6), (2, 5)]
+
+
+def test_a_reply_that_is_dropped_before_it_was_handed_over_is_asked_anew() -> None:
+    engine = Stepping()
+    # 1 is there when 2 is, but nobody has named it since.
+    outcome = run(job_of(engine, asked_in([([], [1]), ([2], None), ([], []), ([1], None)])))
+    assert outcome.result == [[None], ["2"], [], ["1"]]
+    assert (numbers_submitted(engine), engine.cancelled) == ([1, 2, 1], [])
+
+
+def test_equal_requests_of_a_round_are_asked_once_and_answered_each() -> None:
+    engine = Stepping()
+    outcome = run(job_of(engine, asked_in([([2, 1, 2], [1, 3, 3]), ([3, 3], None)])))
+    assert outcome.result == [["2", "1", "2", "1", None, None], ["3", "3"]]
+    assert numbers_submitted(engine) == [2, 1, 3]
+
+
+def test_a_request_that_failed_ahead_is_told_in_its_place_and_ends_nothing() -> None:
+    failure = EngineError("no seven")
+    engine = failing_at(7, failure)
+    outcome = run(job_of(engine, asked_in([([1], [7, 2]), ([3], [])])))
+    assert outcome.result == [["1", failure, "2"], ["3"]]
+    with pytest.raises(EngineError, match="no seven"):
+        run(job_of(engine, asked_in([([1], [7]), ([7], [])])))
+
+
+def test_what_was_asked_ahead_may_be_answered_by_another_engine_than_what_is_waited_for() -> None:
+    is_judged = threading.Event()
+    writer = Stepping("writer", before_step=lambda number: number < 5 or is_judged.wait(PATIENCE))
+    judge = echoing("judge")
+    writing, judging = writer.open("", max_tokens=1), judge.open("", max_tokens=1)
+
+    def steps() -> Steps[list[Any]]:
+        (nothing,) = yield Round((), ahead=(roll(5, writing),))
+        judged = yield Round((roll(1, judging),), ahead=(roll(5, writing), roll(2, judging)))
+        is_judged.set()
+        (written,) = yield Round((roll(5, writing),), ahead=())
+        return [nothing, judged[0].text, judged[2].text, written.text]
+
+    outcome = run(Job(steps(), {writing: writer, judging: judge}))
+    assert outcome.result == [None, "1", "2", "5"]
+    assert outcome.cost == Cost(5 + 1, 5 * 3 + 2)
+    assert (numbers_submitted(writer), writer.cancelled) == ([5], [])
+
+
+def test_an_async_engine_is_told_what_is_dropped_while_the_search_goes_on() -> None:
+    has_asked, was_cancelled = threading.Event(), threading.Event()
+
+    async def answer(request: Any) -> Answered:
+        if request.prefix == (FOREVER,):
+            has_asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                was_cancelled.set()
+        elif request.prefix == (1,):
+            assert await asyncio.to_thread(has_asked.wait, PATIENCE)
+        else:
+            assert await asyncio.to_thread(was_cancelled.wait, PATIENCE)
+        return Answered(said(request.prefix[0]), Cost(1, 1))
+
+    engine = Answering(answer)
+    outcome = run(job_of(engine, asked_in([([1], [FOREVER]), ([2], []), ([2], None)])))
+    assert (outcome.result, outcome.cost) == ([["1", None], ["2"], ["2"]], Cost(3, 3))
+    assert engine.has_closed.wait(PATIENCE)
+
+
+def test_a_budget_spent_by_what_was_asked_ahead_ends_the_search_like_any_other() -> None:
+    engine = Stepping()
+
+    def steps(context: Context) -> Steps[str]:
+        try:
+            yield Round((roll(3, context),), ahead=(roll(FOREVER, context), roll(FOREVER + 1, context)))
+        except BudgetExceededError as error:
+            return str(error)
+        return "whole"
+
+    outcome = run(job_of(engine, steps, Budget(max_forward_tokens=15)))
+    # 9 positions a step, of which what is waited for takes 3
+    assert (outcome.result, outcome.cost) == ("max_forward_tokens=15 is spent: 18 positions", Cost(2, 18))
+    assert len(freed(engine)) == 1
+    assert (engine.cancelled, engine.pending) == ([0, 1, 2], {})
+
+
+def test_a_budget_that_only_what_was_asked_ahead_has_spent_ends_a_search_that_waits_for_another_engine() -> None:
+    async def never(request: Any) -> Answered:
+        await asyncio.Event().wait()
+        raise AssertionError("never answered")
+
+    writer, judge = Stepping("writer"), Answering(never, name="judge")
+    writing, judging = writer.open("", max_tokens=1), judge.open("", max_tokens=1)
+
+    def steps() -> Steps[None]:
+        yield Round((roll(1, judging),), ahead=(roll(FOREVER, writing),))
+
+    with pytest.raises(BudgetExceededError, match="max_forward_tokens=5 is spent: 6 positions"):
+        run(Job(steps(), {writing: writer, judging: judge}, Budget(max_forward_tokens=5)))
+    assert freed(writer) == [writing]
+    assert (writer.cancelled, writer.num_steps) == ([0], 2)
+    assert judge.has_closed.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_rule_5_what_was_asked_ahead_is_cancelled_however_a_search_ends(fails: bool) -> None:
+    def steps(context: Context) -> Steps[str]:
+        yield Round((roll(1, context),), ahead=(roll(FOREVER, context), roll(1, context), roll(2, context)))
+        yield Round((roll(1, context),))  # 2 is there, and nobody has asked for it
+        if fails:
+            raise ValueError("fails")
+        return "done"
+
+    engine = Stepping()
+    (outcome,) = run_batch([job_of(engine, steps)])
+    assert (outcome.result if isinstance(outcome, Outcome) else str(outcome)) == ("fails" if fails else "done")
+    assert len(freed(engine)) == 1
+    assert (engine.cancelled, engine.pending, engine.num_steps) == ([1], {}, 2)
+
+
+def test_rule_5_what_was_asked_ahead_is_cancelled_when_a_stream_is_closed_early() -> None:
+    has_asked, engine = threading.Event(), Stepping()
+    engine.before_step = lambda number: has_asked.set()
+
+    def steps(context: Context) -> Steps[None]:
+        yield Round((), (EVENT,), ahead=(roll(FOREVER, context),))
+        yield Round((roll(FOREVER + 1, context),))
+
+    events = stream(job_of(engine, steps))
+    assert next(events) == EVENT
+    assert has_asked.wait(PATIENCE)
+    assert isinstance(events, Generator)
+    events.close()
+    assert len(freed(engine)) == 1
+    assert (sorted(engine.cancelled), engine.pending) == ([0, 1], {})
+
+
+def test_what_is_asked_ahead_about_a_context_of_another_search_is_refused() -> None:
+    engine = Stepping()
+    foreign, own = engine.open("", max_tokens=1), engine.open("", max_tokens=1)
+
+    def steps() -> Steps[None]:
+        yield Round((), ahead=(roll(2, own),))
+        yield Round((roll(1, own),), ahead=(roll(2, own), roll(1, foreign)))
+
+    with pytest.raises(EngineError, match="names a context that is not of this search"):
+        run(Job(steps(), {own: engine}))
+    assert freed(engine) == [own]
+    assert (numbers_submitted(engine), engine.cancelled) == ([2], [0])
+
+
 # What else can go wrong ends one search, and hangs nobody
 
 
@@ -844,3 +1088,14 @@ def test_an_async_stream_whose_loop_is_gone_lets_the_search_end() -> None:
     assert has_ended.is_set()
     with pytest.raises(StopIteration):  # closed by hand, as there is no loop to do it
         events.aclose().__await__().send(None)
+
+
+def test_replies_ahead_that_came_with_a_failure_are_not_lost() -> None:
+    def careful(context: Context) -> Steps[list[str]]:
+        with contextlib.suppress(EngineError):
+            yield Round((roll(7, context),), ahead=(roll(2, context),))
+        return [reply.text for reply in (yield Round((roll(3, context),), ahead=(roll(2, context),)))]
+
+    engine = failing_at(7, EngineError("no seven"))
+    assert run(job_of(engine, careful)).result == ["3", "2"]
+    assert [request.prefix[0] for request in engine.asked] == [7, 2, 3]  # type: ignore[union-attr]

@@ -70,17 +70,17 @@ def test_short_rows_and_rows_in_between_are_padded_at_their_beginning_with_what_
 
 def test_memory_grows_by_doubling_and_keeps_what_it_holds() -> None:
     like = torch.zeros(1, dtype=torch.float32)
-    first = fitting(None, (1, 2, 10, 4), like, slot_axis=2)
-    assert first.shape == (1, 2, 10, 4)
+    first = fitting(None, (1, 10, 2, 4), like)
+    assert first.shape == (1, 10, 2, 4)
     first[:] = 1
-    assert fitting(first, (1, 2, 9, 4), like, slot_axis=2) is first
-    more_slots = fitting(first, (1, 2, 11, 4), like, slot_axis=2)
-    assert more_slots.shape == (1, 2, 20, 4)
-    many_slots = fitting(first, (1, 2, 50, 4), like, slot_axis=2)
-    assert many_slots.shape == (1, 2, 50, 4)
-    more_rows = fitting(more_slots, (3, 2, 5, 4), like, slot_axis=2)
-    assert more_rows.shape == (3, 2, 20, 4)
-    assert more_rows[0, :, :10].eq(1).all()
+    assert fitting(first, (1, 9, 2, 4), like) is first
+    more_slots = fitting(first, (1, 11, 2, 4), like)
+    assert more_slots.shape == (1, 20, 2, 4)
+    many_slots = fitting(first, (1, 50, 2, 4), like)
+    assert many_slots.shape == (1, 50, 2, 4)
+    more_rows = fitting(more_slots, (3, 5, 2, 4), like)
+    assert more_rows.shape == (3, 20, 2, 4)
+    assert more_rows[0, :10].eq(1).all()
     assert more_rows.sum() == first.sum()
 
 

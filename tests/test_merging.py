@@ -188,6 +188,24 @@ def test_cancelling_drops_the_requests_of_one_listener_alone() -> None:
     assert (engine.cancelled, engine.pending, given_up.replies) == ([0, 1], {}, {})
 
 
+def test_cancelling_by_number_drops_only_these() -> None:
+    started = threading.Event()
+    engine, choosy, other = Stepping(before_step=lambda number: started.set()), Heard(), Heard()
+    engine.channel.submit({0: roll(10**9), 1: roll(10**9), 2: roll(10**9 + 1)}, choosy)
+    engine.channel.submit({0: roll(10**9 + 2)}, other)  # another's number 0
+    assert started.wait(PATIENCE)
+    engine.channel.cancel(choosy, {0, 2, 7})
+    engine.channel.cancel(choosy, ())
+    settle(engine.channel)
+    assert engine.cancelled == [0, 2]
+    assert sorted(engine.pending) == [1, 3]
+    engine.channel.cancel(other, [0])
+    engine.channel.cancel(choosy)
+    join_threads_of(engine.name)
+    assert (engine.cancelled, engine.pending) == ([0, 2, 3, 1], {})
+    assert (choosy.replies, other.replies) == ({}, {})
+
+
 def test_a_reply_to_a_request_that_was_cancelled_meanwhile_is_dropped() -> None:
     heard, other = Heard(), Heard()
 
@@ -412,6 +430,34 @@ def test_cancelling_cancels_the_answers_of_one_listener_alone() -> None:
     assert patient.until(1) == {0: said(7)}
     settle(engine.channel)
     assert given_up.replies == {}
+
+
+def test_cancelling_by_number_cancels_only_these_answers() -> None:
+    started, go_on = threading.Semaphore(0), asyncio.Event()
+    cancelled: list[int] = []
+
+    async def wait_to_go_on(request: Rollout) -> Answered:
+        started.release()
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            cancelled.append(request.prefix[0])
+            raise
+        return await echo(request)
+
+    engine, choosy, other = Answering(wait_to_go_on), Heard(), Heard()
+    engine.channel.submit({0: roll(0), 1: roll(1), 2: roll(2)}, choosy)
+    engine.channel.submit({0: roll(10)}, other)  # another's number 0
+    assert all(started.acquire(timeout=PATIENCE) for _ in range(4))
+    engine.channel.cancel(choosy, {0, 2, 7})
+    engine.channel.cancel(choosy, ())
+    settle(engine.channel)
+    assert sorted(cancelled) == [0, 2]
+    engine.channel.post(go_on.set)
+    assert choosy.until(1) == {1: said(1)}
+    assert other.until(1) == {0: said(10)}
+    settle(engine.channel)
+    assert (choosy.replies, sorted(cancelled)) == ({1: said(1)}, [0, 2])
 
 
 def test_an_answer_that_comes_in_spite_of_a_cancellation_is_dropped() -> None:

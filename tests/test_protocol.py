@@ -19,10 +19,11 @@ from langchain_rain.search.protocol import (
     ask_all,
     derive_search_seed,
     derive_seed,
+    together,
 )
 
 CONTEXT = Context("engine", 1)
-FIRST, SECOND = Embed(CONTEXT, (1,), 1), Embed(CONTEXT, (2,), 1)
+FIRST, SECOND, THIRD, FOURTH, FIFTH = (Embed(CONTEXT, (number,), 1) for number in range(1, 6))
 
 
 def test_a_round_carries_requests_and_events_and_the_replies_come_in_their_order() -> None:
@@ -63,6 +64,63 @@ def test_an_error_can_be_thrown_to_where_it_was_asked() -> None:
     with pytest.raises(StopIteration) as stop:
         steps.throw(KeyError("no"))
     assert stop.value.value == "went on"
+
+
+def replies_to(*rounds: Round) -> Steps[list[Any]]:
+    """Asks these rounds and returns what each was answered."""
+    replies = []
+    for each in rounds:
+        replies.append((yield each))
+    return replies
+
+
+def test_parts_that_go_together_ask_in_one_round_and_return_their_results_in_order() -> None:
+    event, other = Simulated((1,), "", 0.5, 0), Simulated((2,), "", 0.5, 0)
+    steps = together(
+        replies_to(Round((FIRST, SECOND), (event,))),
+        replies_to(),  # asks nothing
+        replies_to(Round((THIRD,), (other,)), Round((FOURTH,))),
+    )
+    assert next(steps) == Round((FIRST, SECOND, THIRD), (event, other))
+    assert steps.send(["one", "two", "three"]) == Round((FOURTH,))
+    with pytest.raises(StopIteration) as stop:
+        steps.send(["four"])
+    assert stop.value.value == [[["one", "two"]], [], [["three"], ["four"]]]
+
+
+def test_each_part_gets_the_replies_to_its_own_requests_and_then_those_to_what_it_asked_ahead() -> None:
+    steps = together(
+        replies_to(Round((FIRST,), ahead=(FOURTH, FIFTH))),
+        replies_to(Round((SECOND,))),
+        replies_to(Round((), ahead=())),
+        replies_to(Round((THIRD,), ahead=(FIRST,))),
+    )
+    assert next(steps) == Round((FIRST, SECOND, THIRD), ahead=(FOURTH, FIFTH, FIRST))
+    with pytest.raises(StopIteration) as stop:
+        steps.send(["one", "two", "three", None, "five", "one ahead"])
+    assert stop.value.value == [[["one", None, "five"]], [["two"]], [[]], [["three", "one ahead"]]]
+
+
+def test_parts_of_which_none_says_anything_of_what_is_asked_ahead_leave_it_as_it_is() -> None:
+    # `ahead=()` drops all, None nothing
+    assert next(together(replies_to(Round((FIRST,))), replies_to(Round((SECOND,))))).ahead is None
+    assert next(together(replies_to(Round((FIRST,))), replies_to(Round((SECOND,), ahead=())))).ahead == ()
+
+
+def test_an_error_thrown_into_parts_that_go_together_ends_all_of_them() -> None:
+    closed = []
+
+    def part(name: str) -> Steps[None]:
+        try:
+            yield Round((FIRST,))
+        finally:
+            closed.append(name)
+
+    steps = together(part("first"), part("second"))
+    next(steps)
+    with pytest.raises(KeyError):
+        steps.throw(KeyError("no"))
+    assert closed == ["first", "second"]
 
 
 @pytest.mark.parametrize(

@@ -107,12 +107,12 @@ def test_a_row_that_is_not_a_number_is_answered_and_leaves_its_neighbours_alone(
     ("uniform", "token", "probability"), [(0.0, 7, 0.75), (0.74, 7, 0.75), (0.76, 3, 0.25), (1 - 2**-53, 3, 0.25)]
 )
 def test_a_draw_from_the_top_renormalises_over_it(uniform: float, token: int, probability: float) -> None:
-    drawn, logprob = draw_from_top(np.array([7, 3]), np.log([0.3, 0.1]), uniform)
+    ((drawn, logprob),) = draw_from_top(np.array([7, 3]), np.log([0.3, 0.1]), [uniform])
     assert drawn == token
     assert np.exp(logprob) == pytest.approx(probability)
 
 
 def test_a_draw_from_the_top_survives_probabilities_too_small_to_be_written() -> None:
-    drawn, logprob = draw_from_top(np.array([4, 5]), np.array([-2000.0, -2000.0]), 0.6)
+    ((drawn, logprob),) = draw_from_top(np.array([4, 5]), np.array([-2000.0, -2000.0]), [0.6])
     assert drawn == 5
     assert np.exp(logprob) == pytest.approx(0.5)

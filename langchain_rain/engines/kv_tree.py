@@ -145,7 +145,7 @@ class TreeCache(Cache):
         """Keeps the last hidden states `[num_rows, num_tokens, dimension]` of the tokens of the plan."""
         assert self.plan is not None
         shape = (self.plan.rows.stop, self.plan.num_slots, hidden.shape[-1])
-        self.hidden = fitting(self.hidden, shape, hidden, slot_axis=1)
+        self.hidden = fitting(self.hidden, shape, hidden)
         rows, slots, _ = self.places(hidden.device)
         self.hidden[self.plan.rows][rows, slots] = hidden
 
@@ -165,7 +165,7 @@ class TreeCache(Cache):
 
 
 class TreeLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transformers' hook is not annotated
-    """Keys and values of one layer, `[num_rows, num_heads, num_slots, head_size]`."""
+    """Keys and values of one layer, `[num_rows, num_slots, num_heads, head_size]`: a slot lies in one piece."""
 
     is_sliding = False
 
@@ -186,15 +186,16 @@ class TreeLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transforme
         self.keys = self._written(self.keys, key_states, plan, rows, slots)
         self.values = self._written(self.values, value_states, plan, rows, slots)
         # Copying the slots that are seen costs less than attending to all there are.
-        return self.keys[plan.rows].index_select(2, seen), self.values[plan.rows].index_select(2, seen)
+        keys, values = self.keys[plan.rows].index_select(1, seen), self.values[plan.rows].index_select(1, seen)
+        return keys.transpose(1, 2), values.transpose(1, 2)
 
     @staticmethod
     def _written(
         tensor: torch.Tensor | None, states: torch.Tensor, plan: Packed, rows: torch.Tensor, slots: torch.Tensor
     ) -> torch.Tensor:
         num_heads, head_size = states.shape[1], states.shape[3]
-        tensor = fitting(tensor, (plan.rows.stop, num_heads, plan.num_slots, head_size), states, slot_axis=2)
-        tensor[plan.rows].transpose(1, 2)[rows, slots] = states.transpose(1, 2)
+        tensor = fitting(tensor, (plan.rows.stop, plan.num_slots, num_heads, head_size), states)
+        tensor[plan.rows][rows, slots] = states.transpose(1, 2)
         return tensor
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -211,16 +212,13 @@ class TreeLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transforme
         return -1
 
 
-def fitting(tensor: torch.Tensor | None, shape: tuple[int, ...], like: torch.Tensor, slot_axis: int) -> torch.Tensor:
-    """`tensor`, or a larger copy of it, so that it holds `shape`; its slots grow by doubling."""
-    if tensor is not None and tensor.shape[0] >= shape[0] and tensor.shape[slot_axis] >= shape[slot_axis]:
+def fitting(tensor: torch.Tensor | None, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """`tensor`, or a larger copy of it, so that it holds `shape`, rows and slots first; slots grow by doubling."""
+    if tensor is not None and tensor.shape[0] >= shape[0] and tensor.shape[1] >= shape[1]:
         return tensor
-    old_shape = tensor.shape if tensor is not None else (0,) * len(shape)
-    new_shape = list(shape)
-    new_shape[0] = max(shape[0], old_shape[0])
-    has_room = old_shape[slot_axis] >= shape[slot_axis]
-    new_shape[slot_axis] = old_shape[slot_axis] if has_room else max(shape[slot_axis], 2 * old_shape[slot_axis])
-    larger = torch.zeros(new_shape, dtype=like.dtype, device=like.device)
+    num_rows, num_slots = tensor.shape[:2] if tensor is not None else (0, 0)
+    more_slots = num_slots if num_slots >= shape[1] else max(shape[1], 2 * num_slots)
+    larger = torch.zeros((max(shape[0], num_rows), more_slots, *shape[2:]), dtype=like.dtype, device=like.device)
     if tensor is not None:
-        larger[tuple(slice(0, size) for size in old_shape)] = tensor
+        larger[:num_rows, :num_slots] = tensor
     return larger

@@ -40,6 +40,7 @@ class Conversation:
     max_tokens: int
     stop: tuple[str, ...]
     readings: dict[Tokens, Reading] = field(default_factory=dict)
+    anchor_length: int | None = None  # of the last tokens of the prompt as text
 
 
 class TextCodec:
@@ -135,7 +136,7 @@ class TextCodec:
 
     def _read(self, conversation: Conversation, tokens: Tokens) -> Reading:
         is_eos = bool(tokens) and tokens[-1] in self._eos_token_ids
-        decoded = self._decode_after(conversation.prompt_tokens, tokens[:-1] if is_eos else tokens)
+        decoded = self._decode_after(conversation, tokens[:-1] if is_eos else tokens)
         cut = min((at for at in map(decoded.find, conversation.stop) if at >= 0), default=None)
         if cut is not None:
             return Reading(decoded[:cut], decoded[:cut], "stop")
@@ -145,9 +146,11 @@ class TextCodec:
             return Reading(decoded, decoded, "length")
         return Reading(decoded, _without_undecided(decoded, conversation.stop), None)
 
-    def _decode_after(self, prompt: Tokens, tokens: Tokens) -> str:
-        anchor = prompt[-NUM_ANCHOR_TOKENS:]
-        return self._decode(anchor + tokens)[len(self._decode(anchor)) :]
+    def _decode_after(self, conversation: Conversation, tokens: Tokens) -> str:
+        anchor = conversation.prompt_tokens[-NUM_ANCHOR_TOKENS:]
+        if conversation.anchor_length is None:
+            conversation.anchor_length = len(self._decode(anchor))
+        return self._decode(anchor + tokens)[conversation.anchor_length :]
 
     def _decode(self, tokens: Sequence[int]) -> str:
         text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -81,12 +81,11 @@ class Work(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Branch:
-    """A token set that grows."""
+    """A token set that grows: the uniforms it is drawn with, none for the greedy one."""
 
     uniforms: Sequence[float] | None
     tokens: Tokens = ()
     logprob: float = 0.0
-    node: CachedToken | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +97,8 @@ class ExpandWork:
     codec: TextCodec
     reply: list[TokenSet] | None = None
     _branches: list[_Branch] = field(default_factory=list)
-    _asked: list[CachedToken] = field(default_factory=list)
+    # The growing branches by the token they stand at: those that have drawn the same so far are asked about once.
+    _growing: dict[CachedToken, list[_Branch]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.request.num_tokens > 1:
@@ -114,22 +114,22 @@ class ExpandWork:
     @property
     def stands_at(self) -> Sequence[CachedToken]:
         """See `Work`."""
-        return [branch.node for branch in self._growing if branch.node is not None]
+        return list(self._growing)
 
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""
         request = self.request
-        needed: list[CachedToken] = []
-        if not self._asked:
+        if self._growing:
+            grown: dict[CachedToken, list[_Branch]] = {}
+            for node, branches in self._growing.items():
+                for branch in branches:
+                    grown.setdefault(tree.child(node, branch.tokens[-1]), []).append(branch)
+            self._growing, needed = grown, list(grown)
+        else:
             needed = tree.path(self.conversation.prompt_tokens + request.prefix)
-            self._asked = needed[-1:]
-        for branch in self._growing:
-            branch.node = self._asked[0] if branch.node is None else tree.child(branch.node, branch.tokens[-1])
-        # Branches that have drawn the same tokens so far stand at the same node and are asked about once.
-        self._asked = list(dict.fromkeys(self.stands_at)) or self._asked
+            self._growing = {needed[-1]: list(self._branches)}
         count = request.top_k if self._branches else request.num_token_sets + len(request.exclude)
-        wants = [MostProbable(node, request.temperature, count) for node in self._asked]
-        return list(dict.fromkeys([*needed, *self._asked])), wants
+        return needed, [MostProbable(node, request.temperature, count) for node in self._growing]
 
     def take(self, got: Sequence[Got]) -> None:
         """See `Work`."""
@@ -141,15 +141,13 @@ class ExpandWork:
             ]
             self.reply = self._distinct(sets)
             return
-        by_node = dict(zip(self._asked, got, strict=True))
-        for branch in self._growing:
-            assert branch.node is not None
-            ids, logprobs = by_node[branch.node]
-            # The greedy branch takes the first: a uniform of 0 falls into it.
-            uniform = branch.uniforms[len(branch.tokens)] if branch.uniforms is not None else 0.0
-            token, logprob = draw_from_top(ids, logprobs, uniform)
-            branch.tokens += (token,)
-            branch.logprob += logprob
+        for branches, (ids, logprobs) in zip(self._growing.values(), got, strict=True):
+            self._draw(branches, ids, logprobs)
+        self._growing = {
+            node: growing
+            for node, branches in self._growing.items()
+            if (growing := [branch for branch in branches if self._is_growing(branch)])
+        }
         if not self._growing:
             self.reply = self._distinct(
                 [
@@ -158,16 +156,17 @@ class ExpandWork:
                 ]
             )
 
-    @property
-    def _growing(self) -> list[_Branch]:
-        return [
-            branch
-            for branch in self._branches
-            if len(branch.tokens) < self.request.num_tokens and self._read(branch.tokens).finish_reason is None
-        ]
+    def _draw(self, branches: Sequence[_Branch], ids: NDArray[np.int64], logprobs: NDArray[np.float64]) -> None:
+        """Each of the branches grows by one token; the greedy one takes the first: a uniform of 0 falls into it."""
+        uniforms = [branch.uniforms[len(branch.tokens)] if branch.uniforms is not None else 0.0 for branch in branches]
+        for branch, (token, logprob) in zip(branches, draw_from_top(ids, logprobs, uniforms), strict=True):
+            branch.tokens += (token,)
+            branch.logprob += logprob
 
-    def _read(self, tokens: Tokens) -> Any:
-        return self.codec.read(self.conversation, self.request.prefix + tokens)
+    def _is_growing(self, branch: _Branch) -> bool:
+        if len(branch.tokens) == self.request.num_tokens:
+            return False
+        return self.codec.read(self.conversation, self.request.prefix + branch.tokens).finish_reason is None
 
     def _token_set(self, tokens: Tokens, logprob: float, *, is_greedy: bool) -> TokenSet:
         return token_set(self.codec, self.conversation, self.request.prefix, tokens, logprob, is_greedy=is_greedy)
@@ -307,9 +306,12 @@ def token_set(
     return TokenSet(tokens, after.text[len(before.text) :], logprob, is_greedy, after.finish_reason)
 
 
-def draw_from_top(ids: NDArray[np.int64], logprobs: NDArray[np.float64], uniform: float) -> tuple[int, float]:
-    """The token that `uniform` in [0, 1) picks among `ids`, and its log probability renormalised over them."""
+def draw_from_top(
+    ids: NDArray[np.int64], logprobs: NDArray[np.float64], uniforms: Sequence[float]
+) -> list[tuple[int, float]]:
+    """The token that each of `uniforms` in [0, 1) picks among `ids`, and its log probability renormalised over them."""
     probabilities = np.exp(logprobs - logprobs.max())
     cumulative = np.cumsum(probabilities)
-    picked = min(int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right")), len(ids) - 1)
-    return int(ids[picked]), float(np.log(probabilities[picked] / cumulative[-1]))
+    picked = np.searchsorted(cumulative, np.asarray(uniforms) * cumulative[-1], side="right").clip(max=len(ids) - 1)
+    tokens, drawn = ids[picked].tolist(), np.log(probabilities[picked] / cumulative[-1]).tolist()
+    return list(zip(tokens, drawn, strict=True))

@@ -10,7 +10,8 @@ SimilarityScope = Literal["all", "visited", "off"]
 class SearchConfig:
     """The settings of the search; what each means, its range and its origin stand in `langchain_rain.RainConfig`.
 
-    The defaults are those of the reference code for Anthropic's HH data. Values are not checked here.
+    The defaults are those of the reference code for Anthropic's HH data; like it they ask nothing ahead. Values are not
+    checked here.
     """
 
     token_set_lengths: tuple[int, ...] = (1, 2, 4, 10)

@@ -9,7 +9,7 @@ guess costs token positions.
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_rain.search.protocol import Expand, Request, Rollout, Round, Steps, Tokens, TokenSet
+from langchain_rain.search.protocol import Expand, Request, Rollout, Round, Steps, TokenSet
 from langchain_rain.search.state import Search
 from langchain_rain.search.tree import Node, backup, best_for_search
 
@@ -33,7 +33,7 @@ def ask_all(search: Search, requests: Sequence[Request]) -> Steps[Sequence[Any]]
 
 def foresee(search: Search) -> None:
     """Notes in `search.ahead` what the next `lookahead` simulations will ask if every judgement is good."""
-    search.ahead = {key: request for key, request in search.ahead.items() if _is_of_use(*key, search.tree.root.prefix)}
+    search.ahead = {key: request for key, request in search.ahead.items() if _is_of_use(*key, search.tree.root)}
     known: dict[Node, Statistics] = {}
     root = search.tree.root
     if search.leaf is not None:
@@ -51,7 +51,7 @@ def foresee(search: Search) -> None:
 
 def _note(search: Search, node: Node) -> None:
     """Notes what a simulation asks that arrives at `node`."""
-    kind = Expand if node.visit_count > 0 else Rollout
+    kind = Expand if node.visit_count > 0 or node is search.tree.root else Rollout
     is_open = node.finish_reason is None and (kind is Expand or node.rollout is None)
     if is_open and (node, kind) not in search.ahead:
         search.ahead[node, kind] = search.expansion_of(node) if kind is Expand else search.rollout_of(node)
@@ -65,10 +65,10 @@ def _suppose_good(search: Search, leaf: Node, known: dict[Node, Statistics]) -> 
     backup(path, GOOD)
 
 
-def _is_of_use(node: Node, kind: type, root: Tokens) -> bool:
-    """Whether the answer to what was asked ahead is not known yet, and the search has not gone elsewhere."""
-    is_known = bool(node.children) if kind is Expand else node.rollout is not None
-    return not is_known and node.prefix[: len(root)] == root
+def _is_of_use(node: Node, kind: type, root: Node) -> bool:
+    """Whether the search may still need what was asked ahead: it is not known yet, and below or at the root."""
+    is_needless = bool(node.children) if kind is Expand else node is root or node.rollout is not None
+    return not is_needless and node.prefix[: len(root.prefix)] == root.prefix
 
 
 def _learn(search: Search, key: tuple[Node, type], reply: Any) -> None:

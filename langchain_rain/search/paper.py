@@ -220,7 +220,7 @@ def embed_path(search: Search, path: Sequence[Node], rollout: TokenSet) -> Steps
     With `similarity_scope="all"` siblings that have none yet get the embedding of their token set as it stands.
     """
     if not search.config.needs_embeddings:
-        return ()
+        return (yield from ask_all(search, ()))  # what is asked ahead goes on beside the judgement
     whole = path[-1].prefix + rollout.tokens
     requests = [Embed(search.context, whole, num_tokens=len(whole) - len(parent.prefix)) for parent in path[:-1]]
     unknown = []
