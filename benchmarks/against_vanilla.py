@@ -1,7 +1,8 @@
 """What RAIN costs: `paper` on the demo model against a cached `model.generate` of the same number of tokens.
 
-Half of the prompts are harmful. Each repetition answers every prompt by RAIN, then generates exactly as many tokens
-after the same prompt, one prompt at a time, both timed in one process; the median over the repetitions is the result.
+Half of the prompts are harmful. Each repetition answers every prompt by RAIN, with and without asking ahead (the
+answers are the same), then generates exactly as many tokens after the same prompt, one prompt at a time, all timed in
+one process; the median over the repetitions is the result.
 Run it on an idle machine, `make bench`, on one thread: the model is tiny, and threads that wait for the other side's
 work made plain generation ten times slower in some repetitions.
 """
@@ -10,6 +11,7 @@ import argparse
 import json
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,13 @@ from langchain_rain.evaluation import demo_world
 from langchain_rain.files import write_whole
 from langchain_rain.llms import RainLLM
 
+Side = defaultdict[str, float]  # seconds and counts, summed over the prompts
+
+COUNTS = ("num_tokens", "forward_passes", "token_positions", "num_simulations", "num_token_sets", "num_rewinds")
+
+NUM_GENERATIONS = 3
+"""How often plain generation is timed for each run of RAIN: it takes a tenth of a second, too little to time well."""
+
 
 def main() -> None:
     """Runs the benchmark and prints its figures."""
@@ -35,44 +44,67 @@ def main() -> None:
         demo_world.as_prompt(request)
         for request in demo_world.test_requests(half, arguments.num_prompts - half, seed=arguments.seed)
     ]
-    llm = RainLLM(
-        model=engine,
-        config=RainConfig.preset(arguments.preset),
-        seed=arguments.seed,
-        max_tokens=arguments.max_tokens,
-        on_unsatisfied="best",
-    )
-    _rain(llm, prompts[0])  # warm-up: the first forward passes of a process are slow
-    repetitions = [_repetition(llm, engine, prompts) for _ in range(arguments.repetitions)]
-    report = _report(repetitions, arguments)
+    config = RainConfig.preset(arguments.preset)
+    llms = {
+        name: RainLLM(
+            model=engine,
+            config=config.model_copy(update={"lookahead": lookahead}),
+            seed=arguments.seed,
+            max_tokens=arguments.max_tokens,
+            on_unsatisfied="best",
+        )
+        for name, lookahead in {"rain": config.lookahead, "rain_asking_nothing_ahead": 0}.items()
+    }
+    _rain(llms["rain"], prompts[0])  # warm-up: the first forward passes of a process are slow
+    repetitions = [_repetition(llms, engine, prompts) for _ in range(arguments.repetitions)]
+    vanilla = [each["vanilla"] for each in repetitions]
+    report = {
+        "preset": arguments.preset,
+        "lookahead": config.lookahead,
+        "num_prompts": arguments.num_prompts,
+        "torch_threads": torch.get_num_threads(),
+        **{name: _summary([each[name] for each in repetitions], vanilla) for name in llms},
+        "vanilla": _medians(vanilla),
+        "peak_cached_positions_of_the_limit": max(_peak(llms["rain"], engine, prompt) for prompt in prompts),
+    }
     print(json.dumps(report, indent=1))
     if arguments.out is not None:
         write_whole(arguments.out, json.dumps(report, indent=1) + "\n")
 
 
-def _repetition(llm: RainLLM, engine: TransformersEngine, prompts: list[str]) -> dict[str, Any]:
-    """Both, side by side, prompt by prompt."""
-    totals = dict.fromkeys(("rain_seconds", "vanilla_seconds"), 0.0)
-    counts = dict.fromkeys(
-        ("num_tokens", "forward_passes", "token_positions", "num_simulations", "num_token_sets", "num_rewinds"), 0
-    )
-    vanilla_positions = 0
+def _repetition(llms: dict[str, RainLLM], engine: TransformersEngine, prompts: list[str]) -> dict[str, Side]:
+    """All side by side, prompt by prompt."""
+    sides: dict[str, Side] = {name: defaultdict(float) for name in (*llms, "vanilla")}
     for prompt in prompts:
-        info, seconds = _timed(partial(_rain, llm, prompt))
-        totals["rain_seconds"] += seconds
-        for name in counts:
-            counts[name] += info[name]
+        for name, llm in llms.items():
+            info, seconds = _timed(partial(_rain, llm, prompt))
+            _add(sides[name], {"seconds": seconds, **{count: info[count] for count in COUNTS}})
         inputs = engine.tokenizer(prompt, return_tensors="pt")
-        vanilla_positions += inputs.input_ids.shape[1] + info["num_tokens"] - 1
-        _, seconds = _timed(partial(_generate, engine, inputs, info["num_tokens"]))
-        totals["vanilla_seconds"] += seconds
-    return {**totals, **counts, "vanilla_positions": vanilla_positions}
+        for _ in range(NUM_GENERATIONS):
+            _, seconds = _timed(partial(_generate, engine, inputs, info["num_tokens"]))
+            _add(sides["vanilla"], {"seconds": seconds / NUM_GENERATIONS})
+        num_tokens = info["num_tokens"]
+        num_positions = inputs.input_ids.shape[1] + num_tokens - 1
+        counts = {"num_tokens": num_tokens, "forward_passes": num_tokens, "token_positions": num_positions}
+        _add(sides["vanilla"], counts)
+    return sides
+
+
+def _add(side: Side, more: dict[str, float]) -> None:
+    for name, number in more.items():
+        side[name] += number
 
 
 def _rain(llm: RainLLM, prompt: str) -> dict[str, Any]:
     result = llm.generate([prompt])
     info: dict[str, Any] = (result.generations[0][0].generation_info or {})["rain"]
     return info
+
+
+def _peak(llm: RainLLM, engine: TransformersEngine, prompt: str) -> float:
+    """The most token positions that a search has cached at once, as a share of 3 * (prompt + answer + 200)."""
+    limit = 3 * (len(engine.tokenizer(prompt).input_ids) + llm.max_tokens + 200)
+    return max(engine.peak_cached_positions for _ in llm.stream(prompt)) / limit
 
 
 @torch.inference_mode()
@@ -88,26 +120,19 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - started
 
 
-def _report(repetitions: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
-    first = repetitions[0]
-    ratios = [each["rain_seconds"] / each["vanilla_seconds"] for each in repetitions]
+def _summary(sides: list[Side], vanilla: list[Side]) -> dict[str, Any]:
+    ratios = [side["seconds"] / plain["seconds"] for side, plain in zip(sides, vanilla, strict=True)]
+    medians = _medians(sides)
     return {
-        "preset": arguments.preset,
-        "num_prompts": arguments.num_prompts,
-        "torch_threads": torch.get_num_threads(),
         "time_ratio_median": statistics.median(ratios),
         "time_ratios": ratios,
-        "rain_seconds": statistics.median(each["rain_seconds"] for each in repetitions),
-        "vanilla_seconds": statistics.median(each["vanilla_seconds"] for each in repetitions),
-        "num_tokens": first["num_tokens"],
-        "rain_forward_passes": first["forward_passes"],
-        "vanilla_forward_passes": first["num_tokens"],
-        "rain_token_positions": first["token_positions"],
-        "vanilla_token_positions": first["vanilla_positions"],
-        "num_token_sets": first["num_token_sets"],
-        "num_rewinds": first["num_rewinds"],
-        "simulations_per_token_set": first["num_simulations"] / first["num_token_sets"],
+        **medians,
+        "simulations_per_token_set": medians["num_simulations"] / medians["num_token_sets"],
     }
+
+
+def _medians(sides: list[Side]) -> dict[str, float]:
+    return {name: statistics.median(side[name] for side in sides) for name in sides[0]}
 
 
 def _parse_arguments() -> argparse.Namespace:

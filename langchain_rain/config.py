@@ -89,11 +89,11 @@ class RainConfig(BaseModel):
         description="Spread of embeddings below which children are alike, per token, for dimension 384. Code.",
     )
     lookahead: int = Field(
-        default=16,
+        default=8,
         ge=0,
         le=1000,
-        description="Simulations to come whose requests are asked ahead: fewer forward passes one after another, more "
-        "token positions, the same answer. Ours; 0 asks nothing ahead.",
+        description="Requests of the simulations to come that may be under way: fewer forward passes one after "
+        "another, more token positions, the same answer. Ours; 0 asks nothing ahead.",
     )
     scoring: Literal["binary", "probability"] = Field(
         default="binary", description='How option probabilities become a value: "binary" (code), "probability" (paper).'

@@ -120,7 +120,7 @@ PAPER = {
     "similarity_threshold": 0.95,
     "adds_children": True,
     "spread_threshold": 0.03,
-    "lookahead": 16,
+    "lookahead": 8,
     "scoring": "binary",
     "min_option_mass": 0.0,
 }

@@ -178,7 +178,9 @@ def test_a_search_with_next_to_no_cache_is_the_same_search_and_costs_more(
 
 def test_a_search_caches_no_more_than_prompt_answer_and_margin_three_times(llama: Any, tokenizer: Any) -> None:
     max_tokens = 20
-    config = SearchConfig(max_simulations=12, min_further_simulations=6, max_rollout_tokens=10, accept_value=-1.0)
+    config = SearchConfig(
+        max_simulations=12, min_further_simulations=6, max_rollout_tokens=10, accept_value=-1.0, lookahead=8
+    )
     engine = TransformersEngine(llama, tokenizer)
     events = stream(search_job(engine, config=config, max_tokens=max_tokens))
     peak = max(engine.peak_cached_positions for _ in events)

@@ -19,6 +19,7 @@ from langchain_rain.search.config import SearchConfig
 from langchain_rain.search.lookahead import foresee
 from langchain_rain.search.paper import SearchResult, choose, generate
 from langchain_rain.search.protocol import (
+    Committed,
     Context,
     Embed,
     Event,
@@ -215,6 +216,36 @@ def test_what_is_judged_and_embedded_is_the_same_and_what_is_written_is_there_to
         assert set(each) >= set(written[0])
 
 
+# No more than it may
+
+
+class Watched(Paced):
+    """Notes in every step how many of the requests under way are not waited for."""
+
+    def __init__(self, answer: Callable[[Request], Any], pace: Callable[[Request], int]) -> None:
+        super().__init__(answer, pace)
+        self.rounds: list[Round] = []
+        self.num_ahead: list[int] = []
+
+    def step(self) -> StepReport:
+        waited_for = self.rounds[-1].requests
+        self.num_ahead.append(sum(request not in waited_for for request, _ in self._pending.values()))
+        return super().step()
+
+
+@settings(max_examples=40, deadline=None)
+@given(games(has_vetoes=True), configs(), st.integers(0, 6), st.integers(0, 10**6))
+def test_never_more_than_the_lookahead_is_under_way_ahead(
+    game: RandomGame, config: SearchConfig, lookahead: int, seed: int
+) -> None:
+    engine = Watched(game.answer, lambda request: Random(repr((seed, name_of(request)))).randint(1, 6))
+    _, job = begin(engine, replace(config, lookahead=lookahead), can_veto=True)
+    run(Job(noting(job.steps, engine.rounds), job.contexts))
+    assert len(engine.num_ahead) == engine.num_steps > 0
+    assert max(engine.num_ahead) <= lookahead
+    assert max(len(each.ahead or ()) for each in engine.rounds) <= lookahead
+
+
 # Fewer steps
 
 CHAIN = {"": "a", "a": "b", "ab": "c"}
@@ -225,8 +256,11 @@ CHAIN = {"": "a", "a": "b", "ab": "c"}
 def test_what_is_asked_ahead_shares_the_steps_of_what_is_waited_for(expand: int, lookahead: int) -> None:
     # Three expansions, two rollouts of 2 steps (c is an end), three judgements of 1; T = 3, the other simulations know
     # all. Asked ahead, the expansions of a and ab begin with the rollouts of a and ab, and go on beside the judgements;
-    # one that is done when the rollout of a is lets that of ab begin a step earlier, beside the judgement of a.
-    num_steps = {0: 3 * expand + 2 * 2 + 3, lookahead: expand + 2 * max(expand, 2 + 1) + 1 - (expand <= 2)}
+    # one that is done when the rollout of a is lets that of ab begin a step earlier, beside the judgement of a. Where
+    # only one request may be noted, that rollout is the one until it is there: the expansion of ab begins beside the
+    # judgement of ab, and is waited for in the step that was won.
+    is_earlier = expand <= 2 and lookahead > 1
+    num_steps = {0: 3 * expand + 2 * 2 + 3, lookahead: expand + 2 * max(expand, 2 + 1) + 1 - is_earlier}
     events = []
     for each, expected in num_steps.items():
         engine = Paced(answer_of(letters(CHAIN, {}, ends={"abc": "eos"})), pace_by_kind(expand=expand, rollout=2))
@@ -279,7 +313,8 @@ def foreseen(search: Search) -> list[str]:
     ("lookahead", "expected"),
     [
         (0, []),
-        # The root has 1 visit: 2 * 0.5 * sqrt(1) = 1 for both, the first of equals.
+        # Each of the first four asks something. The root has 1 visit: 2 * 0.5 * sqrt(1) = 1 for both, the first of
+        # equals.
         (1, ["Rollout a"]),
         # 2 visits: a is supposed at 1, so 1 + sqrt(2) / 2 = 1.71 against sqrt(2) = 1.41.
         (2, ["Rollout a", "Expand a"]),
@@ -287,7 +322,7 @@ def foreseen(search: Search) -> list[str]:
         (3, ["Rollout a", "Expand a", "Rollout b"]),
         # 4 visits: 1 + 2 / 3 against 1 + 2 / 2.
         (4, ["Rollout a", "Expand a", "Rollout b", "Expand b"]),
-        # Then both are alike; a, which has no children to go on to.
+        # Then both are alike; a. Neither has children to go on to, so however many follow, they ask nothing new.
         (9, ["Rollout a", "Expand a", "Rollout b", "Expand b"]),
     ],
 )
@@ -311,23 +346,59 @@ def test_the_simulation_under_way_is_supposed_to_end_well() -> None:
     assert search.leaf.visit_count == 0
 
 
-@pytest.mark.parametrize(("lookahead", "expected"), [(1, []), (2, []), (3, ["Rollout b"])])
+@pytest.mark.parametrize(
+    ("lookahead", "expected"),
+    [(0, []), (1, ["Rollout b"]), (2, ["Rollout b", "Expand b"]), (9, ["Rollout b", "Expand b"])],
+)
 def test_of_the_end_of_a_text_nothing_is_asked(lookahead: int, expected: list[str]) -> None:
-    # a, a, b, as above; but a is an end
+    # a, a, b, b, as above; but a is an end
     search = tree_of(replace(PLAIN, lookahead=lookahead), {"": "ab"}, ends={"a": "eos"})
     assert foreseen(search) == expected
 
 
+@pytest.mark.parametrize(
+    ("lookahead", "num_visits", "expected"),
+    [
+        # From 5 visits of the root: a with 5, 6, 7 and 8, which are the 4 simulations of 1 request.
+        (1, 4, []),
+        # a with 6, 7 and 8, and the fourth goes to b.
+        (1, 5, ["Rollout b"]),
+        # a with 1, 2, ... 8, which are the 8 simulations of 2 requests.
+        (2, 0, []),
+        # a with 2, 3, ... 8, and the eighth goes to b.
+        (2, 1, ["Rollout b"]),
+    ],
+)
+def test_simulations_that_ask_nothing_are_four_times_the_requests_and_no_more(
+    lookahead: int, num_visits: int, expected: list[str]
+) -> None:
+    # a, an end, is one of five: 2 / 5 * sqrt(N) / (1 + n), where the root has N visits. All but the first of them are
+    # a's, n = N - 1. At N = 8 a still leads, 1 + 0.4 * sqrt(8) / 8 = 1.14 against b's 0.4 * sqrt(8) = 1.13; at N = 9 b
+    # does, 0.4 * 3 = 1.2 against 1 + 0.4 * 3 / 9 = 1.13. By then a has 8 visits, which are not enough to commit it.
+    search = tree_of(replace(PLAIN, min_visits=8, lookahead=lookahead), {"": "abcde"}, ends={"a": "eos"})
+    visit(search, "a", 1.0, times=num_visits)
+    assert foreseen(search) == expected
+
+
+def test_where_all_texts_have_ended_nothing_is_foreseen() -> None:
+    search = tree_of(replace(PLAIN, lookahead=100), {"": "ab", "a": "cd"}, ends=dict.fromkeys(["ac", "ad", "b"], "eos"))
+    visit(search, "a", 0.0)
+    assert foreseen(search) == []
+    assert [node.visit_count for node in nodes_below(search.tree.root)] == [2, 1, 0, 0, 0]
+
+
 def test_known_rollouts_are_not_asked_for_and_known_children_are_gone_on_to_once_their_parent_is_visited() -> None:
-    # Both rollouts and the children of a, c, became known ahead. a (supposed) and then a's child; with 3 visits b
+    # Both rollouts and the children of a, c, became known ahead. First a, and no farther: it is not visited yet. With 2
+    # visits a (1.71 against 1.41) and on to c; with 3 and with 4 b, of which the children are asked, as above; with 5
+    # both are alike: a, and c again. Had the first gone on to c, its children would have been asked before those of b.
     search = tree_of(replace(PLAIN, lookahead=1), {"": "ab", "a": "c"})
     for path in "ab":
         node_at(search, path).rollout = NOTHING_SAID
-    assert foreseen(search) == []
-    search.config = replace(search.config, lookahead=2)
     assert foreseen(search) == ["Rollout ac"]
-    search.config = replace(search.config, lookahead=4)
+    search.config = replace(search.config, lookahead=2)
     assert foreseen(search) == ["Rollout ac", "Expand b"]
+    search.config = replace(search.config, lookahead=4)
+    assert foreseen(search) == ["Rollout ac", "Expand b", "Expand ac"]
 
 
 @pytest.mark.parametrize(
@@ -336,16 +407,18 @@ def test_known_rollouts_are_not_asked_for_and_known_children_are_gone_on_to_once
         # a has 2 visits, the root 3: b, sqrt(3) against 1 + sqrt(3) / 3. Unless a is committed by then, and c follows.
         (2, 1, ["Rollout b"]),
         (1, 1, ["Rollout ac"]),
-        # b, b (4 visits: 2 against 1.67), a (5 visits: 1 + sqrt(5) / 3 both): now a has 3 and the root 6. The next goes
-        # to b (1 + sqrt(6) / 3 against 1 + sqrt(6) / 4), unless a is committed, so that c is visited again.
-        (6, 4, ["Rollout b", "Expand b", "Rollout ac"]),
-        (2, 4, ["Rollout b", "Expand b", "Rollout ac", "Expand ac"]),
+        # b, and on to d (4 visits: 2 against 1.67), a and on to c (5 visits: 1 + sqrt(5) / 3 both): now a has 3 and the
+        # root 6. The next goes to b (1 + sqrt(6) / 3 against 1 + sqrt(6) / 4) and d, the one after that (7 visits, 3
+        # each: alike) to a and c. Unless a is committed, so that c is visited again, and d never.
+        (6, 4, ["Rollout b", "Rollout bd", "Rollout ac", "Expand bd"]),
+        (6, 9, ["Rollout b", "Rollout bd", "Rollout ac", "Expand bd", "Expand ac"]),
+        (2, 9, ["Rollout b", "Rollout bd", "Rollout ac", "Expand ac"]),
     ],
 )
 def test_past_a_child_that_is_good_enough_it_goes_on_from_there(
     min_visits: int, lookahead: int, expected: list[str]
 ) -> None:
-    search = tree_of(replace(PLAIN, min_visits=min_visits, lookahead=lookahead), {"": "ab", "a": "c"})
+    search = tree_of(replace(PLAIN, min_visits=min_visits, lookahead=lookahead), {"": "ab", "a": "c", "b": "d"})
     visit(search, "a", 1.0, times=2)
     assert foreseen(search) == expected
 
@@ -361,17 +434,33 @@ def test_a_root_whose_children_are_being_asked_for_is_all_that_is_foreseen() -> 
     assert foreseen(search) == ["Expand "]
 
 
+def test_from_a_root_committed_without_a_visit_it_goes_on_to_the_children_that_are_known() -> None:
+    search = tree_of(replace(PLAIN, lookahead=9), {"": "ab", "b": "c"})
+    search.tree.move_root(node_at(search, "b"))
+    assert search.tree.root.visit_count == 0
+    assert foreseen(search) == ["Rollout bc", "Expand bc"]
+
+
 def test_nothing_is_noted_twice_nor_what_brought_nothing() -> None:
-    search = tree_of(replace(PLAIN, lookahead=3), {"": "ab"})
+    search = tree_of(replace(PLAIN, lookahead=9), {"": "ab"})
     foresee(search)
     noted = dict(search.ahead)
-    foresee(search)
+    foresee(search)  # there is room for more, so all of it is foreseen again
     assert search.ahead == noted
-    assert len(noted) == 3
+    assert len(noted) == 4
     failed = (node_at(search, "b"), Rollout)
     search.ahead[failed] = None
     foresee(search)
     assert search.ahead == {**noted, failed: None}
+
+
+def test_what_is_noted_leaves_room_for_fewer_and_what_brought_nothing_for_one_more() -> None:
+    # a, a, b, b, as above.
+    search = tree_of(replace(PLAIN, lookahead=3), {"": "ab"})
+    assert foreseen(search) == ["Rollout a", "Expand a", "Rollout b"]
+    assert foreseen(search) == ["Rollout a", "Expand a", "Rollout b"]
+    search.ahead[node_at(search, "a"), Expand] = None
+    assert foreseen(search) == ["Rollout a", "Rollout b", "Expand b"]
 
 
 def test_what_is_known_and_what_lies_outside_the_new_root_is_forgotten() -> None:
@@ -476,9 +565,9 @@ def test_a_request_that_failed_ahead_is_asked_once_more_when_it_is_needed() -> N
     assert foreseen_in(choose(search), job) == [
         (["Expand "], []),
         (["Rollout a"], ["Expand a", "Rollout b"]),
-        (["Score a."], ["Rollout ac"]),
-        (["Score ac."], ["Expand b"]),  # a, ac, b and b again: with 3 visits b's turn has come, its rollout has failed
-        (["Rollout b"], ["Expand ac"]),  # 4 visits, 2 each for a and b: a, ac
+        (["Score a."], ["Rollout ac", "Expand b"]),  # 2 visits: ac; 3: b, whose rollout has failed; 4: b again
+        (["Score ac."], ["Expand ac"]),  # 3 and 4 visits: b and its child, an end; 5, 2 each for a and b: ac
+        (["Rollout b"], []),  # neither a nor b nor what follows has anything left to ask: ac has no children
         (["Score b."], []),
     ]
     assert count(engine)["Rollout b"] == 2
@@ -523,7 +612,7 @@ def test_an_expansion_that_is_empty_when_it_is_needed_is_the_engines_error(looka
 
 
 def test_children_known_ahead_change_nothing_until_their_parent_is_visited() -> None:
-    # T = 1: a is visited; its children were asked ahead, and so were b's rollout and (9 simulations) children
+    # T = 1: a is visited; its children were asked ahead, and so were (there is room for 9) b's rollout and children
     engine = letters(AB, {"a.": -1})
     engine_config = replace(FREE, max_simulations=1, adds_children=True, similarity_scope="all", lookahead=9)
     search, _ = begin(engine, engine_config)
@@ -561,24 +650,46 @@ def test_a_search_that_looks_ahead_shares_an_engine_with_one_that_does_not() -> 
     assert engine.cancelled == []
 
 
+VETOED_A: dict[str, Any] = {"a": judged(-1, is_vetoed=True), "b": 0.5, "bc": 0.5}
+"""With T = 1, a is visited, an end and vetoed; b is judged as it stands, and committed without a visit."""
+
+
+def with_veto_of_a() -> ScriptedEngine:
+    return letters({"": "ab", "b": "c"}, VETOED_A, ends={"a": "eos", "bc": "eos"})
+
+
 def test_a_failure_that_came_while_nothing_was_named_ahead_is_not_that_of_the_request_when_it_is_needed() -> None:
-    # Rollout a takes 2 steps; Rollout b, begun with it, fails in the third, while a is judged; a is at -1: b is next.
-    failures, inner = iter([EngineError("ahead")]), answer_of(ends_of_ab({"a.": -1.0}))
-    paces = {"Rollout a": 2, "Rollout b": 3}
+    # Expand b, begun beside the first judgement, fails in its second step, while b is judged; then b is the root.
+    inner = answer_of(with_veto_of_a())
+    failures = iter([EngineError("ahead")])
     engine = Paced(
-        lambda request: next(failures, inner(request)) if name_of(request) == "Rollout b" else inner(request),
-        lambda request: paces.get(name_of(request), 1),
+        lambda request: next(failures, inner(request)) if name_of(request) == "Expand b" else inner(request),
+        lambda request: 2 if name_of(request) == "Expand b" else 1,
     )
-    search, job = begin(engine, replace(FREE, max_simulations=2, lookahead=2))
-    run(Job(choose(search), job.contexts))
-    assert count(engine)["Rollout b"] == 2
+    _, job = begin(engine, replace(PLAIN, max_simulations=1, lookahead=2), can_veto=True)
+    assert foreseen_in(job.steps, job) == [
+        (["Expand "], []),
+        (["Score a"], ["Rollout b", "Expand b"]),  # 2 visits: a; 3: b; 4: b again
+        (["Score b"], None),
+        (["Expand b"], []),
+        (["Score bc"], []),
+    ]
+    assert count(engine)["Expand b"] == 2
 
 
-def test_a_root_committed_without_a_visit_is_not_rolled_out() -> None:
-    engine = letters(
-        {"": "ab", "b": "c"},
-        {"a": judged(-1, is_vetoed=True), "b": 0.5, "bc": 0.5},
-        ends={"a": "eos", "bc": "eos"},
-    )
-    run(begin(engine, replace(PLAIN, max_simulations=1, lookahead=1), can_veto=True)[1])
-    assert "Rollout b" not in names_of(engine.asked)
+@pytest.mark.parametrize("lookahead", [1, 2, 9])
+def test_a_root_committed_without_a_visit_is_not_rolled_out(lookahead: int) -> None:
+    # While a is judged, b's turn to be visited is foreseen, and its rollout is begun: step 2. It goes on while b is
+    # judged, in step 3, and is dropped when b is the root.
+    engine = Paced(answer_of(with_veto_of_a()), lambda request: FOREVER if name_of(request) == "Rollout b" else 1)
+    _, job = begin(engine, replace(PLAIN, max_simulations=1, lookahead=lookahead), can_veto=True)
+    rounds: list[Round] = []
+    outcome = run(Job(noting(job.steps, rounds), job.contexts))
+    (commit,) = [number for number, each in enumerate(rounds) if any(isinstance(e, Committed) for e in each.events)]
+    named = [names_of([*each.requests, *(each.ahead or ())]) for each in rounds]
+    assert "Rollout b" in named[1]
+    assert commit == 3
+    assert not any("Rollout b" in names for names in named[commit:])
+    assert outcome.result.text == "bc"
+    settle(engine.channel)
+    assert [(step, name_of(request)) for step, request in engine.cancelled] == [(3, "Rollout b")]

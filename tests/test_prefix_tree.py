@@ -135,3 +135,14 @@ def test_slots_are_never_shared_and_no_more_than_the_limit_or_the_largest_step_n
         assert TRASH_SLOT not in slots
         assert max(slots) < tree.num_slots
         assert tree.num_cached <= tree.peak_num_cached <= max(max_tokens, largest)
+
+
+def test_what_is_not_asked_again_is_forgotten_first_up_to_where_it_branches_off() -> None:
+    # Two questions share 1 and 2; their ends are let go. 9 is older, and kept all the same.
+    tree = PrefixTree(max_tokens=7)
+    ask(tree, (9,))
+    straight, swapped = ask(tree, (1, 2, 3, 4), (1, 2, 5, 6))
+    for question in (straight, swapped):
+        tree.forget_first(question[-1])
+    ask(tree, (7, 8, 7, 8))
+    assert texts(tree) == {(9,), (1, 2), (7, 8, 7, 8)}

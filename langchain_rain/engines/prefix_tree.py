@@ -71,6 +71,13 @@ class PrefixTree:
         node.used_at = self._step
         return node
 
+    def forget_first(self, node: CachedToken) -> None:
+        """Lets `node` and the tokens before it that lead to it alone be forgotten before all others."""
+        while node.parent is not None and len(node.parent.children) == 1:
+            node.used_at = 0
+            node = node.parent
+        node.used_at = 0
+
     def slots_before(self, node: CachedToken) -> list[int]:
         """The slots of all tokens before `node`, nearest first."""
         slots = []

@@ -4,8 +4,9 @@ Each piece of work says which cached tokens it wants computed, which next-token 
 answers, and has a reply in the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -239,6 +240,7 @@ class ScoreWork:
     tokens: Tokens
     option_ids: Sequence[tuple[int, ...]]
     reply: OptionLogprobs | None = None
+    _let_go: Callable[[], None] = field(init=False)
 
     @property
     def context(self) -> Context:
@@ -253,12 +255,14 @@ class ScoreWork:
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""
         path = tree.path(self.tokens)
+        self._let_go = partial(tree.forget_first, path[-1])
         return path, [Probability(path[-1], tuple(i for ids in self.option_ids for i in ids))]
 
     def take(self, got: Sequence[Got]) -> None:
         """See `Work`."""
         ((_, logprobs),) = got
         ends = np.cumsum([len(ids) for ids in self.option_ids])[:-1]
+        self._let_go()  # nobody asks again for what follows the transcript
         sums = [float(np.logaddexp.reduce(part)) for part in np.split(logprobs, ends)]
         self.reply = OptionLogprobs(tuple(sums), mass=min(1.0, float(np.exp(sums).sum())))
 
