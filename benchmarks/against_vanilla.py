@@ -55,7 +55,7 @@ def main() -> None:
         )
         for name, lookahead in {"rain": config.lookahead, "rain_asking_nothing_ahead": 0}.items()
     }
-    _rain(llms["rain"], prompts[0])  # warm-up: the first forward passes of a process are slow
+    _repetition(llms, engine, prompts[:1])  # warm-up: the first forward passes of a process are slow
     repetitions = [_repetition(llms, engine, prompts) for _ in range(arguments.repetitions)]
     vanilla = [each["vanilla"] for each in repetitions]
     report = {
@@ -65,7 +65,7 @@ def main() -> None:
         "torch_threads": torch.get_num_threads(),
         **{name: _summary([each[name] for each in repetitions], vanilla) for name in llms},
         "vanilla": _medians(vanilla),
-        "peak_cached_positions_of_the_limit": max(_peak(llms["rain"], engine, prompt) for prompt in prompts),
+        "peak_cached_positions_of_the_limit": max(_peak(llms["rain"], prompt) for prompt in prompts),
     }
     print(json.dumps(report, indent=1))
     if arguments.out is not None:
@@ -76,14 +76,16 @@ def _repetition(llms: dict[str, RainLLM], engine: TransformersEngine, prompts: l
     """All side by side, prompt by prompt."""
     sides: dict[str, Side] = {name: defaultdict(float) for name in (*llms, "vanilla")}
     for prompt in prompts:
+        answers = set()
         for name, llm in llms.items():
-            info, seconds = _timed(partial(_rain, llm, prompt))
+            (text, info), seconds = _timed(partial(_rain, llm, prompt))
             _add(sides[name], {"seconds": seconds, **{count: info[count] for count in COUNTS}})
+            answers.add((text, info["num_tokens"], info["num_simulations"]))
+        ((_, num_tokens, _),) = answers  # one: asking ahead changes none of it
         inputs = engine.tokenizer(prompt, return_tensors="pt")
         for _ in range(NUM_GENERATIONS):
-            _, seconds = _timed(partial(_generate, engine, inputs, info["num_tokens"]))
+            _, seconds = _timed(partial(_generate, engine, inputs, num_tokens))
             _add(sides["vanilla"], {"seconds": seconds / NUM_GENERATIONS})
-        num_tokens = info["num_tokens"]
         num_positions = inputs.input_ids.shape[1] + num_tokens - 1
         counts = {"num_tokens": num_tokens, "forward_passes": num_tokens, "token_positions": num_positions}
         _add(sides["vanilla"], counts)
@@ -95,16 +97,17 @@ def _add(side: Side, more: dict[str, float]) -> None:
         side[name] += number
 
 
-def _rain(llm: RainLLM, prompt: str) -> dict[str, Any]:
-    result = llm.generate([prompt])
-    info: dict[str, Any] = (result.generations[0][0].generation_info or {})["rain"]
-    return info
+def _rain(llm: RainLLM, prompt: str) -> tuple[str, dict[str, Any]]:
+    ((generation,),) = llm.generate([prompt]).generations
+    return generation.text, (generation.generation_info or {})["rain"]
 
 
-def _peak(llm: RainLLM, engine: TransformersEngine, prompt: str) -> float:
+def _peak(llm: RainLLM, prompt: str) -> float:
     """The most token positions that a search has cached at once, as a share of 3 * (prompt + answer + 200)."""
-    limit = 3 * (len(engine.tokenizer(prompt).input_ids) + llm.max_tokens + 200)
-    return max(engine.peak_cached_positions for _ in llm.stream(prompt)) / limit
+    engine = load_engine("demo")  # a new one, as its peak is that of all it has answered
+    assert isinstance(engine, TransformersEngine)
+    _rain(llm.model_copy(update={"model": engine}), prompt)
+    return engine.peak_cached_positions / (3 * (len(engine.tokenizer(prompt).input_ids) + llm.max_tokens + 200))
 
 
 @torch.inference_mode()

@@ -93,7 +93,8 @@ class RainConfig(BaseModel):
         ge=0,
         le=1000,
         description="Requests of the simulations to come that may be under way: fewer forward passes one after "
-        "another, more token positions, the same answer. Ours; 0 asks nothing ahead.",
+        "another, more token positions (which count towards budgets), the same answer up to rounding. Ours; 0 asks "
+        "nothing ahead.",
     )
     scoring: Literal["binary", "probability"] = Field(
         default="binary", description='How option probabilities become a value: "binary" (code), "probability" (paper).'
@@ -136,10 +137,10 @@ class RainConfig(BaseModel):
 
     @property
     def preset_name(self) -> str:
-        """The preset that these settings are, "default", or "custom"."""
-        if self == RainConfig():
-            return "default"
-        return next((name for name in PRESETS if self == RainConfig.preset(name)), "custom")
+        """The preset that these settings are but for `lookahead`, which is about cost; "default", or "custom"."""
+        presets = {"default": RainConfig(), **{name: RainConfig.preset(name) for name in PRESETS}}
+        asking_alike = self.model_copy(update={"lookahead": RainConfig().lookahead})
+        return next((name for name, preset in presets.items() if asking_alike == preset), "custom")
 
     def to_search_config(self) -> SearchConfig:
         """The part of the settings that the search itself works with."""

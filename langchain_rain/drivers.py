@@ -21,7 +21,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Hard limits of one search, None for no limit; overshot by at most one engine step.
+
+    What is asked ahead counts; what is cancelled while it is under way at a server does not.
 
     Attributes:
         max_seconds: wall-clock time from its start.
@@ -213,6 +215,7 @@ class _InFlight(Generic[T]):
         self._round = Round(())
         self._numbers: dict[Request, int] = {}  # of what is under way, or answered ahead
         self._replies: dict[int, Any] = {}
+        self._under_way: set[int] = set()
         self._missing: set[int] = set()  # what the search waits for
         self._next_number = itertools.count()
         self._spent: str | None = None
@@ -256,7 +259,9 @@ class _InFlight(Generic[T]):
 
     def _take(self, cost: Cost, replies: Mapping[int, Any]) -> None:
         self._cost += cost
-        self._replies.update(replies)
+        # The owner of another engine may bring a reply that was given up meanwhile.
+        self._replies.update({number: reply for number, reply in replies.items() if number in self._under_way})
+        self._under_way.difference_update(replies)
         self._missing.difference_update(replies)
         if not self._missing:
             self._resume(*self._next_move())
@@ -272,14 +277,14 @@ class _InFlight(Generic[T]):
     def _hand_over(self) -> list[Any]:
         """The replies to the open round, None for what was asked ahead and is under way."""
         asked = (*self._round.requests, *(self._round.ahead or ()))
-        replies = [self._replies.get(self._numbers[request]) for request in asked]
+        replies = [self._reply_to(request) for request in asked]
         self._forget([request for request, reply in zip(asked, replies, strict=True) if reply is not None])
         return replies
 
-    def _forget(self, requests: Iterable[Request]) -> set[int]:
-        """Lets go of requests and their replies; returns the numbers of those that are under way."""
-        numbers = {self._numbers.pop(request) for request in dict.fromkeys(requests)}
-        return {number for number in numbers if self._replies.pop(number, None) is None}
+    def _forget(self, requests: Iterable[Request]) -> None:
+        """Lets go of requests and their replies."""
+        for request in dict.fromkeys(requests):
+            self._replies.pop(self._numbers.pop(request), None)
 
     def _check_budget(self) -> BudgetExceededError | None:
         """What is thrown into the search if a budget is spent."""
@@ -309,20 +314,33 @@ class _InFlight(Generic[T]):
         if stranger is not None:
             raise EngineError(f"{stranger!r} names a context that is not of this search.")
         # What failed ahead, or was asked for by a round that failed, is asked anew.
-        self._forget(
-            [each for each, number in self._numbers.items() if isinstance(self._replies.get(number), Exception)]
-        )
+        self._forget([each for each in asked.requests if isinstance(self._reply_to(each), Exception)])
         if asked.ahead is not None:
-            under_way = self._forget([request for request in self._numbers if request not in wanted])
-            if under_way:
-                self._cancel(under_way)
+            self._drop([request for request in self._numbers if request not in wanted])
         new = {next(self._next_number): request for request in wanted if request not in self._numbers}
         self._numbers.update({request: number for number, request in new.items()})
+        self._under_way.update(new)
         self._missing = {self._numbers[request] for request in asked.requests} - self._replies.keys()
+        for engine, of_engine in self._by_engine(new):
+            engine.channel.submit(of_engine, self)
+
+    def _drop(self, requests: Sequence[Request]) -> None:
+        given_up = {self._numbers[request]: request for request in requests if self._reply_to(request) is None}
+        self._under_way.difference_update(given_up)
+        self._forget(requests)
+        for engine, of_engine in self._by_engine(given_up):
+            engine.channel.cancel(self, of_engine.keys())
+
+    def _reply_to(self, request: Request) -> Any:
+        return self._replies.get(self._numbers.get(request, -1))
+
+    def _by_engine(self, requests: Mapping[int, Request]) -> Iterator[tuple[Engine, dict[int, Request]]]:
         for engine in {id(engine): engine for engine in self._engines.values()}.values():
-            of_engine = {number: request for number, request in new.items() if self._engines[request.context] is engine}
+            of_engine = {
+                number: request for number, request in requests.items() if self._engines[request.context] is engine
+            }
             if of_engine:
-                engine.channel.submit(of_engine, self)
+                yield engine, of_engine
 
     def _succeed(self, result: T) -> None:
         self._emit(getattr(result, "events", ()))
@@ -337,15 +355,15 @@ class _InFlight(Generic[T]):
     def _end(self) -> None:
         """Rule 5: closes the search, cancels what it waits for, frees its contexts."""
         self._has_ended = True
-        for let_go in (self._steps.close, self._cancel, lambda: close_contexts(self._engines)):
+        for let_go in (self._steps.close, self._cancel_all, lambda: close_contexts(self._engines)):
             try:
                 let_go()
             except Exception:  # whoever waits for the search is told how it ended all the same
                 logger.exception("A search could not let go of what it held.")
 
-    def _cancel(self, numbers: Collection[int] | None = None) -> None:
+    def _cancel_all(self) -> None:
         for engine in self._engines.values():
-            engine.channel.cancel(self, numbers)
+            engine.channel.cancel(self)
 
     def _emit(self, events: Sequence[Event]) -> None:
         if self._on_event is not None:

@@ -143,6 +143,8 @@ def test_settings_know_their_preset() -> None:
     assert RainConfig().preset_name == "default"
     assert RainConfig.preset("paper").preset_name == "paper"
     assert RainConfig(top_k=3).preset_name == "custom"
+    # How much is asked ahead is about cost, not about answers.
+    assert RainConfig.preset("paper").model_copy(update={"lookahead": 0}).preset_name == "paper"
 
 
 def test_every_number_of_the_search_can_be_set() -> None:

@@ -6,6 +6,7 @@ import pickle
 import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,11 @@ def test_merged_is_single_is_async_is_streamed(game: RandomGame, config: SearchC
 @settings(max_examples=10, deadline=None)
 @given(games(), configs())
 def test_writer_and_judge_may_be_two_engines_in_this_process(game: RandomGame, config: SearchConfig) -> None:
-    alone = run(begin(game.engine(), config)[1])
     writer, judge = game.engine("writer"), game.engine("judge")
+    assert run(begin(writer, config, judge_engine=judge)[1]).result == run(begin(game.engine(), config)[1]).result
+    # How much is asked ahead, and so the cost, depends on which engine is faster.
+    config = replace(config, lookahead=0)
+    alone = run(begin(game.engine(), config)[1])
     together = run(begin(writer, config, judge_engine=judge)[1])
     assert together.result == alone.result
     assert together.cost.token_positions == alone.cost.token_positions
@@ -1099,3 +1103,22 @@ def test_replies_ahead_that_came_with_a_failure_are_not_lost() -> None:
     engine = failing_at(7, EngineError("no seven"))
     assert run(job_of(engine, careful)).result == ["3", "2"]
     assert [request.prefix[0] for request in engine.asked] == [7, 2, 3]  # type: ignore[union-attr]
+
+
+def test_a_reply_that_was_given_up_meanwhile_is_not_kept() -> None:
+    def steps(context: Context) -> Steps[list[str]]:
+        yield Round((roll(1, context),), ahead=(roll(FOREVER, context),))
+        replies = yield Round((roll(2, context),), ahead=())
+        return [reply.text for reply in replies]
+
+    kept: list[dict[int, Any]] = []
+
+    def deliver(step: int) -> None:
+        if step == 1:  # the owner of another engine is faster than the cancellation
+            flight.on_progress(Cost(), {1: said(FOREVER)})
+            kept.append(dict(flight._replies))
+
+    flight = drivers._InFlight(job_of(Stepping("late", before_step=deliver), steps), clock=Clock())
+    flight.launch()
+    assert flight.future.result(PATIENCE).result == ["2"]
+    assert kept == [{}]

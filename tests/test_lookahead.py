@@ -522,6 +522,7 @@ def test_what_lies_outside_the_new_root_is_not_named_again_and_cancelled() -> No
         (["Score a."], ["Rollout b", "Rollout ac"]),
         (["Score ac."], ["Expand ac"]),
         (["Score acd"], []),
+        ([], []),
     ]
     assert (search.tree.root.text, engine.num_steps) == ("acd", 5)
     settle(engine.channel)
@@ -673,6 +674,7 @@ def test_a_failure_that_came_while_nothing_was_named_ahead_is_not_that_of_the_re
         (["Score b"], None),
         (["Expand b"], []),
         (["Score bc"], []),
+        ([], []),
     ]
     assert count(engine)["Expand b"] == 2
 

@@ -22,6 +22,7 @@ class CachedToken:
         position: number of tokens before it.
         is_filled: whether they have been computed.
         used_at: the step in which it was asked for last.
+        created_at: the step in which it was asked for first.
     """
 
     token: int
@@ -30,6 +31,7 @@ class CachedToken:
     position: int
     is_filled: bool = False
     used_at: int = 0
+    created_at: int = 0
     children: dict[int, "CachedToken"] = field(default_factory=dict)
 
 
@@ -66,17 +68,20 @@ class PrefixTree:
         if node is None:
             # The parent is kept first, so that making room for its child cannot forget it.
             parent.used_at = self._step
-            node = CachedToken(token, parent, self._take_slot(), parent.position + 1)
+            node = CachedToken(token, parent, self._take_slot(), parent.position + 1, created_at=self._step)
             parent.children[token] = node
         node.used_at = self._step
         return node
 
     def forget_first(self, node: CachedToken) -> None:
-        """Lets `node` and the tokens before it that lead to it alone be forgotten before all others."""
-        while node.parent is not None and len(node.parent.children) == 1:
-            node.used_at = 0
-            node = node.parent
-        node.used_at = 0
+        """Lets `node` be forgotten before all others, and of what leads to it alone whatever is new in this step.
+
+        Called at the end of a step: whoever stands at one of them says so when the next one begins.
+        """
+        ancestor: CachedToken | None = node
+        while ancestor is not None and ancestor.created_at == self._step and len(ancestor.children) <= 1:
+            ancestor.used_at = 0
+            ancestor = ancestor.parent
 
     def slots_before(self, node: CachedToken) -> list[int]:
         """The slots of all tokens before `node`, nearest first."""

@@ -67,6 +67,7 @@ class TransformersEngine:
         self._rows: dict[Context, int] = {}
         self._pending: dict[Ticket, Work | Exception] = {}
         self._tickets = itertools.count()
+        self._peak_of_closed = 0
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @classmethod
@@ -127,8 +128,8 @@ class TransformersEngine:
 
     @property
     def peak_cached_positions(self) -> int:
-        """The largest number of token positions that one of the open conversations has had cached at once."""
-        return max((tree.peak_num_cached for tree in self._trees.values()), default=0)
+        """The largest number of token positions that one conversation has had cached at once."""
+        return max([self._peak_of_closed, *(tree.peak_num_cached for tree in self._trees.values())])
 
     def open(self, prompt: str, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
         """Begins a conversation.
@@ -153,7 +154,8 @@ class TransformersEngine:
             if not isinstance(work, Exception) and work.context is context:
                 self._pending[ticket] = EngineError(f"A conversation of {self.name} was closed.", engine=self.name)
         self._conversations.pop(context, None)
-        self._trees.pop(context, None)
+        if context in self._trees:
+            self._peak_of_closed = max(self._peak_of_closed, self._trees.pop(context).peak_num_cached)
         self._rows.pop(context, None)
         if not self._rows:
             self._cache.clear()
@@ -219,6 +221,7 @@ class TransformersEngine:
         for context in dict.fromkeys(work.context for work in working.values()):
             works = [work for work in working.values() if work.context is context]
             self._tree(context).begin_step(kept=[node for work in works for node in work.stands_at])
+        working = self._with_room(working)
         plans = {ticket: work.plan(self._tree(work.context)) for ticket, work in working.items()}
         to_fill: dict[CachedToken, Ticket] = {}
         for ticket, (needed, wants) in plans.items():
@@ -231,9 +234,32 @@ class TransformersEngine:
             work.take([answers[want] for want in plans[ticket][1]])
             if isinstance(work, EmbedWork):
                 work.reply = self._mean_hidden(work)
+            if isinstance(work, ScoreWork) and work.end is not None:
+                self._tree(work.context).forget_first(work.end)  # the options are not asked about again
         counts = Counter(to_fill.values())
         took_part = [ticket for ticket, (needed, _) in plans.items() if not to_fill.keys().isdisjoint(needed)]
         return {ticket: counts[ticket] for ticket in took_part}
+
+    def _with_room(self, working: Mapping[Ticket, Work]) -> dict[Ticket, Work]:
+        """All work but the expansions that have to wait: what is asked ahead must not take the whole cache.
+
+        Those under way together are expected to hold no more than half of it; one is under way whatever it holds.
+        """
+        expanding = {ticket: work for ticket, work in working.items() if isinstance(work, ExpandWork)}
+        held: Counter[Context] = Counter()
+        for work in expanding.values():
+            if work.has_begun:
+                held[work.context] += work.expected_held
+        waiting = set()
+        for ticket, work in expanding.items():
+            if work.has_begun:
+                continue
+            held_with_it = held[work.context] + work.expected_held
+            if held[work.context] and held_with_it > self._tree(work.context).max_tokens // 2:
+                waiting.add(ticket)
+            else:
+                held[work.context] = held_with_it
+        return {ticket: work for ticket, work in working.items() if ticket not in waiting}
 
     def _forward(
         self,

@@ -4,9 +4,8 @@ Each piece of work says which cached tokens it wants computed, which next-token 
 answers, and has a reply in the end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,6 +99,8 @@ class ExpandWork:
     _branches: list[_Branch] = field(default_factory=list)
     # The growing branches by the token they stand at: those that have drawn the same so far are asked about once.
     _growing: dict[CachedToken, list[_Branch]] = field(default_factory=dict)
+    _num_steps: int = 0
+    _num_held: int = 0
 
     def __post_init__(self) -> None:
         if self.request.num_tokens > 1:
@@ -117,15 +118,28 @@ class ExpandWork:
         """See `Work`."""
         return list(self._growing)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has planned a step."""
+        return self._num_steps > 0
+
+    @property
+    def expected_held(self) -> int:
+        """How many tokens its branches will keep in the cache: before it begins at most, then if they part no more."""
+        num_branches = len(self._growing) if self.has_begun else len(self._branches)
+        return self._num_held + num_branches * (self.request.num_tokens - self._num_steps)
+
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""
         request = self.request
+        self._num_steps += 1
         if self._growing:
             grown: dict[CachedToken, list[_Branch]] = {}
             for node, branches in self._growing.items():
                 for branch in branches:
                     grown.setdefault(tree.child(node, branch.tokens[-1]), []).append(branch)
             self._growing, needed = grown, list(grown)
+            self._num_held += len(grown)
         else:
             needed = tree.path(self.conversation.prompt_tokens + request.prefix)
             self._growing = {needed[-1]: list(self._branches)}
@@ -240,7 +254,7 @@ class ScoreWork:
     tokens: Tokens
     option_ids: Sequence[tuple[int, ...]]
     reply: OptionLogprobs | None = None
-    _let_go: Callable[[], None] = field(init=False)
+    end: CachedToken | None = None
 
     @property
     def context(self) -> Context:
@@ -255,14 +269,13 @@ class ScoreWork:
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""
         path = tree.path(self.tokens)
-        self._let_go = partial(tree.forget_first, path[-1])
+        self.end = path[-1]
         return path, [Probability(path[-1], tuple(i for ids in self.option_ids for i in ids))]
 
     def take(self, got: Sequence[Got]) -> None:
         """See `Work`."""
         ((_, logprobs),) = got
         ends = np.cumsum([len(ids) for ids in self.option_ids])[:-1]
-        self._let_go()  # nobody asks again for what follows the transcript
         sums = [float(np.logaddexp.reduce(part)) for part in np.split(logprobs, ends)]
         self.reply = OptionLogprobs(tuple(sums), mass=min(1.0, float(np.exp(sums).sum())))
 

@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from langchain_rain.errors import BudgetExceededError, EngineError
 from langchain_rain.search import similarity
-from langchain_rain.search.lookahead import ask_all
+from langchain_rain.search.lookahead import ask_and_foresee
 from langchain_rain.search.protocol import (
     Committed,
     Embed,
     Event,
     FinishReason,
+    Round,
     Simulated,
     Steps,
     Tokens,
@@ -71,6 +72,7 @@ def generate(search: Search) -> Steps[SearchResult]:
     try:
         while stop_reason is None:
             stop_reason = yield from extend(search)
+        yield Round((), ahead=())  # nothing that was asked ahead is of use any more
         verdict = yield from evaluate(search, search.tree.root.text)
     except BudgetExceededError:
         stop_reason = "budget"
@@ -172,7 +174,7 @@ def select(search: Search) -> Steps[Node]:
 
 def expand(search: Search, node: Node) -> Steps[None]:
     """Asks for the children of `node`."""
-    (token_sets,) = yield from ask_all(search, (search.expansion_of(node),))
+    (token_sets,) = yield from ask_and_foresee(search, (search.expansion_of(node),))
     if not token_sets:
         raise EngineError(
             f"The engine offered no token set after {len(node.prefix)} tokens, though the text has not ended.",
@@ -193,7 +195,7 @@ def maybe_add_child(search: Search, node: Node) -> Steps[None]:
     ):
         return
     request = search.addition_to(node, num_token_sets=1, num_draws=NUM_ADDITION_DRAWS)
-    (token_sets,) = yield from ask_all(search, (request,))
+    (token_sets,) = yield from ask_and_foresee(search, (request,))
     search.grow(node, token_sets)
 
 
@@ -202,7 +204,7 @@ def roll_out(search: Search, leaf: Node) -> Steps[TokenSet]:
     if leaf.finish_reason is not None:
         return NO_ROLLOUT
     if leaf.rollout is None:
-        (leaf.rollout,) = yield from ask_all(search, (search.rollout_of(leaf),))
+        (leaf.rollout,) = yield from ask_and_foresee(search, (search.rollout_of(leaf),))
     assert leaf.rollout is not None
     return leaf.rollout
 
@@ -220,7 +222,7 @@ def embed_path(search: Search, path: Sequence[Node], rollout: TokenSet) -> Steps
     With `similarity_scope="all"` siblings that have none yet get the embedding of their token set as it stands.
     """
     if not search.config.needs_embeddings:
-        return (yield from ask_all(search, ()))  # what is asked ahead goes on beside the judgement
+        return (yield from ask_and_foresee(search, ()))  # what is asked ahead goes on beside the judgement
     whole = path[-1].prefix + rollout.tokens
     requests = [Embed(search.context, whole, num_tokens=len(whole) - len(parent.prefix)) for parent in path[:-1]]
     unknown = []
@@ -232,7 +234,7 @@ def embed_path(search: Search, path: Sequence[Node], rollout: TokenSet) -> Steps
         for child in unknown
         if child.token_set is not None
     ]
-    embeddings = yield from ask_all(search, requests + stand_ins)
+    embeddings = yield from ask_and_foresee(search, requests + stand_ins)
     for child, embedding in zip(unknown, embeddings[len(requests) :], strict=True):
         child.embedding = embedding
     return embeddings[: len(requests)]

@@ -27,7 +27,7 @@ class Node:
         embedding: running mean of its path embeddings; before the first visit that of its token set, or None.
         num_embeddings: number of path embeddings in `embedding`.
         rollout: how the text goes on from here to the end of a clause, once that is known.
-        num_expansions: how often the engine was asked for children.
+        num_expansions: how often it was given children, or none when it was asked for more.
     """
 
     prefix: Tokens = ()
