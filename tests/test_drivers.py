@@ -1114,7 +1114,7 @@ def test_a_reply_that_was_given_up_meanwhile_is_not_kept() -> None:
     kept: list[dict[int, Any]] = []
 
     def deliver(step: int) -> None:
-        if step == 1:  # the owner of another engine is faster than the cancellation
+        if step == 2:  # the owner of another engine is faster than the cancellation
             flight.on_progress(Cost(), {1: said(FOREVER)})
             kept.append(dict(flight._replies))
 
