@@ -47,7 +47,7 @@ check: venv  ## style, types and import contracts
 	$(BIN)/lint-imports --no-logo
 
 demo-eval: venv  ## what RAIN gains on the demo's questions (minutes)
-	$(BIN)/python -m langchain_rain.evaluation.demo_eval --out benchmarks/results/demo_eval.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m langchain_rain.evaluation.demo_eval --out benchmarks/results/demo_eval.json
 
 bench: venv  ## cost and speed against plain sampling; one thread, as idle ones that spin would slow either side at random
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/against_vanilla.py --out benchmarks/results/against_vanilla.json
