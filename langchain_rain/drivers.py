@@ -215,7 +215,6 @@ class _InFlight(Generic[T]):
         self._round = Round(())
         self._numbers: dict[Request, int] = {}  # of what is under way, or answered ahead
         self._replies: dict[int, Any] = {}
-        self._under_way: set[int] = set()
         self._missing: set[int] = set()  # what the search waits for
         self._next_number = itertools.count()
         self._spent: str | None = None
@@ -260,8 +259,7 @@ class _InFlight(Generic[T]):
     def _take(self, cost: Cost, replies: Mapping[int, Any]) -> None:
         self._cost += cost
         # The owner of another engine may bring a reply that was given up meanwhile.
-        self._replies.update({number: reply for number, reply in replies.items() if number in self._under_way})
-        self._under_way.difference_update(replies)
+        self._replies.update({number: replies[number] for number in self._numbers.values() if number in replies})
         self._missing.difference_update(replies)
         if not self._missing:
             self._resume(*self._next_move())
@@ -319,14 +317,12 @@ class _InFlight(Generic[T]):
             self._drop([request for request in self._numbers if request not in wanted])
         new = {next(self._next_number): request for request in wanted if request not in self._numbers}
         self._numbers.update({request: number for number, request in new.items()})
-        self._under_way.update(new)
         self._missing = {self._numbers[request] for request in asked.requests} - self._replies.keys()
         for engine, of_engine in self._by_engine(new):
             engine.channel.submit(of_engine, self)
 
     def _drop(self, requests: Sequence[Request]) -> None:
         given_up = {self._numbers[request]: request for request in requests if self._reply_to(request) is None}
-        self._under_way.difference_update(given_up)
         self._forget(requests)
         for engine, of_engine in self._by_engine(given_up):
             engine.channel.cancel(self, of_engine.keys())

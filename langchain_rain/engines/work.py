@@ -99,7 +99,6 @@ class ExpandWork:
     _branches: list[_Branch] = field(default_factory=list)
     # The growing branches by the token they stand at: those that have drawn the same so far are asked about once.
     _growing: dict[CachedToken, list[_Branch]] = field(default_factory=dict)
-    _num_steps: int = 0
     _num_held: int = 0
 
     def __post_init__(self) -> None:
@@ -121,18 +120,18 @@ class ExpandWork:
     @property
     def has_begun(self) -> bool:
         """Whether it has planned a step."""
-        return self._num_steps > 0
+        return bool(self._growing)
 
     @property
     def expected_held(self) -> int:
         """How many tokens its branches will keep in the cache: before it begins at most, then if they part no more."""
         num_branches = len(self._growing) if self.has_begun else len(self._branches)
-        return self._num_held + num_branches * (self.request.num_tokens - self._num_steps)
+        num_grown = max((len(branch.tokens) for branch in self._branches), default=0)
+        return self._num_held + num_branches * (self.request.num_tokens - num_grown)
 
     def plan(self, tree: PrefixTree) -> tuple[Sequence[CachedToken], Sequence[Want]]:
         """See `Work`."""
         request = self.request
-        self._num_steps += 1
         if self._growing:
             grown: dict[CachedToken, list[_Branch]] = {}
             for node, branches in self._growing.items():

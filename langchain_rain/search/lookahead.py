@@ -56,7 +56,7 @@ def _play(search: Search, before: dict[Node, tuple[int, float, float]]) -> None:
     for _ in range(MAX_SIMULATIONS_PER_REQUEST * limit):
         if sum(request is not None for request in search.ahead.values()) >= limit:
             return
-        root = (search.decided(root) if root.children else None) or root
+        root = search.decided(root) or root
         if root.finish_reason is not None:
             return
         node = root

@@ -55,6 +55,8 @@ class Search:
 
     def decided(self, root: Node) -> Node | None:
         """The best child of `root` if it is visited and valued enough to be committed without further simulations."""
+        if not root.children:
+            return None
         best = ranked_children(root)[0]
         is_enough = best.visit_count > self.config.min_visits and best.value > self.config.value_threshold
         return best if is_enough else None
