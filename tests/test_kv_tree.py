@@ -5,12 +5,13 @@ import threading
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from langchain_rain.drivers import run
 from langchain_rain.engines import transformers as engine_module
-from langchain_rain.engines.kv_tree import RowFeed, TreeCache, TreeLayer, fitting, pack
+from langchain_rain.engines.kv_tree import RowFeed, TreeCache, TreeLayer, fitting, pack, roomier
 from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
 from langchain_rain.engines.transformers import CACHE_FACTOR, CACHE_MARGIN, TransformersEngine
 from langchain_rain.search.config import SearchConfig
@@ -33,7 +34,7 @@ def test_siblings_stand_side_by_side_and_see_their_common_beginning_but_not_each
     assert packed.input_ids.tolist() == [[7, 8, 9]]
     assert packed.position_ids.tolist() == [[0, 1, 1]]
     assert packed.slots.tolist() == [[1, 2, 3]]
-    assert packed.seen.tolist() == [1, 2, 3]
+    assert packed.seen_slots.tolist() == [[1, 2, 3]]
     assert packed.is_ancestor.astype(int).tolist() == [
         [
             [1, 0, 0],
@@ -41,7 +42,7 @@ def test_siblings_stand_side_by_side_and_see_their_common_beginning_but_not_each
             [1, 0, 1],
         ]
     ]
-    assert packed.slot_positions.tolist() == [[0, 1, 1]]
+    assert packed.seen_positions.tolist() == [[0, 1, 1]]
     assert packed.num_logits == 2
 
 
@@ -50,38 +51,89 @@ def test_new_tokens_see_cached_ones_in_any_order_of_columns() -> None:
     # The middle one is asked about, so it stands behind its own child.
     packed = pack({0: RowFeed(tree, without_logits=[leaf], with_logits=[middle])})
     assert packed.where == {leaf: (0, 0), middle: (0, 1)}
-    assert packed.seen.tolist() == [1, 2, 3]
+    assert packed.seen_slots.tolist() == [[1, 2, 3]]
     assert packed.is_ancestor.astype(int).tolist() == [[[1, 1, 1], [1, 1, 0]]]
-    assert packed.slot_positions.tolist() == [[root.position, 1, 2]]
+    assert packed.seen_positions.tolist() == [[root.position, 1, 2]]
 
 
-def test_short_rows_and_rows_in_between_are_padded_at_their_beginning_with_what_nobody_reads() -> None:
-    long_tree, ((*before, last),) = grown((7, 8, 9))
+def test_rows_share_lines_of_the_same_length_and_see_nothing_of_each_other() -> None:
+    long_tree, ((*before, last),) = grown((7, 8, 9, 6))
     short_tree, ((only,),) = grown((5,))
     packed = pack({4: RowFeed(long_tree, before, [last]), 2: RowFeed(short_tree, [], [only])})
-    assert packed.rows == slice(2, 5)
-    assert packed.input_ids.tolist() == [[0, 0, 5], [0, 0, 0], [7, 8, 9]]
-    assert packed.slots.tolist() == [[0, 0, 1], [0, 0, 0], [1, 2, 3]]
+    # Five tokens in two lines: the short row's one and two of the long row's, then the rest, padded at its beginning.
+    assert packed.input_ids.tolist() == [[7, 8, 5], [0, 9, 6]]
+    assert packed.position_ids.tolist() == [[0, 1, 0], [0, 2, 3]]
+    assert packed.rows.tolist() == [[4, 4, 2], [2, 4, 4]]
+    assert packed.slots.tolist() == [[1, 2, 1], [0, 3, 4]]
+    # The first line sees fewer slots, so it names its first one again, and nothing attends to that.
+    assert packed.seen_rows.tolist() == [[2, 4, 4, 2], [4, 4, 4, 4]]
+    assert packed.seen_slots.tolist() == [[1, 1, 2, 1], [1, 2, 3, 4]]
+    assert packed.seen_positions.tolist() == [[0, 0, 1, 0], [0, 1, 2, 3]]
+    assert packed.is_ancestor.astype(int).tolist() == [
+        [[0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]],
+        [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]],  # padding attends to the first slot, whatever it is
+    ]
     assert packed.where[only] == (0, 2)
-    is_padding = packed.slots == 0
-    assert packed.is_ancestor[is_padding].astype(int).tolist() == [[1, 0, 0, 0]] * 5
-    assert not packed.is_ancestor[~is_padding][:, 0].any()
+    assert packed.where[last] == (1, 2)
+    assert packed.num_logits == 1
+    assert (packed.num_rows, packed.num_slots) == (5, 5)
+
+
+def test_rows_of_the_same_length_have_a_line_each_and_others_have_one_when_asked_to() -> None:
+    tree, (first, second) = grown((7, 8), (5, 6, 4))
+    alike = {0: RowFeed(tree, first, []), 1: RowFeed(tree, second[:2], [])}
+    assert pack(alike).rows.tolist() == [[0, 0], [1, 1]]
+    unlike = {0: RowFeed(tree, first[:1], []), 1: RowFeed(tree, second, [])}
+    assert pack(unlike).rows.tolist() == [[0, 1], [1, 1]]
+    packed = pack(unlike, in_shared_lines=False)
+    assert packed.input_ids.tolist() == [[0, 0, 7], [5, 6, 4]]
+    assert packed.seen_rows.tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_lines_hold_every_token_once_with_its_ancestors_and_no_line_holds_more_than_two_rows(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    feeds, ancestors = {}, {}
+    for row in random.permutation(12)[: random.integers(1, 9)].tolist():
+        tree, paths = grown(*(tuple(random.integers(3, size=random.integers(1, 30)).tolist()) for _ in range(3)))
+        on_path = {node: path[: index + 1] for path in paths for index, node in enumerate(path)}
+        nodes = [node for node in on_path if random.random() < 0.5] or paths[0][-1:]
+        num_asked = int(random.integers(len(nodes) + 1))
+        feeds[row] = RowFeed(tree, nodes[num_asked:], nodes[:num_asked])
+        ancestors.update({node: {(row, each.slot, each.position) for each in on_path[node]} for node in nodes})
+    packed = pack(feeds)
+    num_lines, num_tokens = packed.input_ids.shape
+    assert packed.where.keys() == ancestors.keys()
+    assert len(set(packed.where.values())) == len(ancestors)
+    assert num_lines * (num_tokens - 1) < len(ancestors)  # less than a token of padding in a line
+    asked = {node for feed in feeds.values() for node in feed.with_logits}
+    for node, place in packed.where.items():
+        line, column = place
+        sees = packed.is_ancestor[place]
+        seen = np.stack([packed.seen_rows[line], packed.seen_slots[line], packed.seen_positions[line]], axis=1)[sees]
+        assert sorted(map(tuple, seen.tolist())) == sorted(ancestors[node])
+        assert (packed.rows[place], packed.slots[place], packed.position_ids[place]) in ancestors[node]
+        assert (packed.input_ids[place], packed.position_ids[place]) == (node.token, node.position)
+        assert column >= num_tokens - packed.num_logits or node not in asked
+    assert packed.is_ancestor.any(axis=2).all()
+    assert all(len(set(rows)) <= 2 for rows in packed.seen_rows.tolist())
 
 
 def test_memory_grows_by_doubling_and_keeps_what_it_holds() -> None:
-    like = torch.zeros(1, dtype=torch.float32)
-    first = fitting(None, (1, 10, 2, 4), like)
+    assert roomier((0, 0), (1, 10)) == (1, 10)
+    assert roomier((1, 10), (1, 9)) == (1, 10)
+    assert roomier((1, 10), (1, 11)) == (1, 20)
+    assert roomier((1, 10), (1, 50)) == (1, 50)
+    assert roomier((1, 20), (3, 5)) == (3, 20)
+    states = torch.zeros(7, 6, 2, 4)
+    first = fitting(None, (1, 10), states)
     assert first.shape == (1, 10, 2, 4)
     first[:] = 1
-    assert fitting(first, (1, 9, 2, 4), like) is first
-    more_slots = fitting(first, (1, 11, 2, 4), like)
-    assert more_slots.shape == (1, 20, 2, 4)
-    many_slots = fitting(first, (1, 50, 2, 4), like)
-    assert many_slots.shape == (1, 50, 2, 4)
-    more_rows = fitting(more_slots, (3, 5, 2, 4), like)
-    assert more_rows.shape == (3, 20, 2, 4)
-    assert more_rows[0, :10].eq(1).all()
-    assert more_rows.sum() == first.sum()
+    assert fitting(first, (1, 10), states) is first
+    larger = fitting(first, (3, 20), states)
+    assert larger.shape == (3, 20, 2, 4)
+    assert larger[0, :10].eq(1).all()
+    assert larger.sum() == first.sum()
 
 
 def test_a_layer_says_how_many_slots_are_seen() -> None:
@@ -192,8 +244,8 @@ def test_a_search_caches_no_more_than_prompt_answer_and_margin_three_times(llama
 def test_slots_that_no_new_token_sees_take_no_part() -> None:
     tree, ((root, first), (_, second)) = grown((7, 8), (7, 9))  # slots 1, 2 and 3
     packed = pack({0: RowFeed(tree, without_logits=[], with_logits=[second])})
-    assert packed.seen.tolist() == [1, 3]
-    assert packed.slot_positions.tolist() == [[0, 1]]
+    assert packed.seen_slots.tolist() == [[1, 3]]
+    assert packed.seen_positions.tolist() == [[0, 1]]
     assert (root.slot, first.slot, second.slot) == (1, 2, 3)
 
 

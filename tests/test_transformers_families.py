@@ -11,7 +11,8 @@ import transformers
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
-from tests.comparing import PROMPT, ROUNDING, answer, assert_naive_replies, assert_same
+from tests.comparing import PROMPT, ROUNDING, answer, assert_naive_replies, assert_same, counted_forward_passes
+from tests.naive_engine import NaiveEngine
 from tests.tiny_models import tiny_llama, tiny_model, tiny_tokenizer
 
 VOCABULARY = len(tiny_tokenizer())
@@ -135,7 +136,7 @@ def all_kinds(context: Context) -> list[Request]:
     ]
 
 
-@pytest.mark.parametrize(
+each_family = pytest.mark.parametrize(
     ("family", "attention"),
     [
         (family, attention)
@@ -144,13 +145,44 @@ def all_kinds(context: Context) -> list[Request]:
         if attention == "eager" or family not in ONLY_EAGER
     ],
 )
-def test_replies_of_a_family_are_the_naive_ones(tokenizer: Any, family: str, attention: str) -> None:
+
+
+def model_and_tolerance(family: str, attention: str) -> tuple[Any, float]:
     dtype = torch.float32 if family in ONLY_FLOAT32 else torch.float64
     model = tiny_model(config_of(*FAMILIES[family]), attention=attention, dtype=dtype)
-    assert len(tokenizer(LONG_PROMPT).input_ids) > 2 * WINDOW
     # Eager attention takes its softmax in float32, whatever the model's number type.
-    tolerance = 1e-4 if family in ONLY_FLOAT32 else 1e-6 if attention == "eager" else ROUNDING
+    return model, 1e-4 if family in ONLY_FLOAT32 else 1e-5 if attention == "eager" else ROUNDING
+
+
+@each_family
+def test_replies_of_a_family_are_the_naive_ones(tokenizer: Any, family: str, attention: str) -> None:
+    model, tolerance = model_and_tolerance(family, attention)
+    assert len(tokenizer(LONG_PROMPT).input_ids) > 2 * WINDOW
     assert_naive_replies(model, tokenizer, all_kinds, prompt=LONG_PROMPT, tolerance=tolerance)
+
+
+@each_family
+def test_replies_of_a_family_are_the_naive_ones_when_conversations_share_lines(
+    tokenizer: Any, family: str, attention: str
+) -> None:
+    model, tolerance = model_and_tolerance(family, attention)
+    engine, naive = TransformersEngine(model, tokenizer), NaiveEngine(model, tokenizer)
+    requests: list[Request] = []
+    expected = []
+    # Of very different length: the first by all kinds of requests, the last by a prompt of few tokens.
+    for prompt, part in {
+        LONG_PROMPT: slice(None),
+        PROMPT: slice(1, 3),
+        "A zebra": slice(1),
+        "yes": slice(2, 3),
+    }.items():
+        requests += all_kinds(engine.open(prompt, max_tokens=40))[part]
+        expected += [naive.reply(request) for request in all_kinds(naive.open(prompt, max_tokens=40))[part]]
+    with counted_forward_passes(model) as shapes:
+        assert_same(answer(engine, *requests), expected, tolerance=tolerance)
+    num_lines, num_tokens = shapes[0]
+    assert num_lines == 4
+    assert num_tokens < len(tokenizer(LONG_PROMPT).input_ids)  # so the longest conversation is in several lines
 
 
 def test_a_sliding_window_makes_a_difference_here(tokenizer: Any) -> None:

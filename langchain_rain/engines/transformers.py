@@ -282,7 +282,10 @@ class TransformersEngine:
                 )
         packed = pack(feeds)
         try:
-            logits = self._run_model(packed)
+            logits, hidden = self._run_model(packed)
+            if len(feeds) > 1 and not hidden.isfinite().all():
+                packed = pack(feeds, in_shared_lines=False)  # so that a row that overflows spoils no other one
+                logits, _ = self._run_model(packed)
         except BaseException:
             self._forget_everything()
             raise
@@ -292,11 +295,14 @@ class TransformersEngine:
             return {}
         offset = packed.input_ids.shape[1] - logits.shape[1]
         places = [packed.where[want.node] for want in wants]
-        rows, columns = [row for row, _ in places], [column - offset for _, column in places]
-        return dict(zip(wants, answer_wants(wants, logits[rows, columns]), strict=True))
+        lines, columns = [line for line, _ in places], [column - offset for _, column in places]
+        return dict(zip(wants, answer_wants(wants, logits[lines, columns]), strict=True))
 
-    def _run_model(self, packed: Packed) -> torch.Tensor:
-        """The logits of the last tokens of each row, `[num_rows, num_logits or more, vocabulary]`."""
+    def _run_model(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        """The logits of the last tokens of each line, and the last hidden states of all.
+
+        Shapes: `[num_lines, num_logits or more, vocabulary]` and `[num_lines, num_tokens, dimension]`.
+        """
         device = self.model.device
         self._cache.begin(packed)
         keep = {"logits_to_keep": max(1, packed.num_logits)} if self._takes_logits_to_keep else {}
@@ -322,7 +328,7 @@ class TransformersEngine:
         self._cache.store_hidden(hidden[0])
         logits = output.logits
         assert isinstance(logits, torch.Tensor)
-        return logits
+        return logits, hidden[0]
 
     def _attention_mask(self, packed: Packed, device: torch.device) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the model's layers take: boolean for sdpa, additive for eager; one for each type of layer."""
@@ -331,7 +337,7 @@ class TransformersEngine:
         layer_types = set(getattr(self._config, "layer_types", None) or ())
         if window is None or (layer_types and "sliding_attention" not in layer_types):
             return self._as_mask(full, device)
-        distances = packed.position_ids[:, :, None] - packed.slot_positions[:, None, :]
+        distances = packed.position_ids[:, :, None] - packed.seen_positions[:, None, :]
         sliding = full & (distances < window)
         if not layer_types:
             return self._as_mask(sliding, device)
@@ -380,7 +386,6 @@ class TransformersEngine:
             self._trees[context] = PrefixTree(CACHE_FACTOR * room)
             taken = set(self._rows.values())
             self._rows[context] = next(row for row in itertools.count() if row not in taken)
-            self._cache.wipe(self._rows[context])
         return self._trees[context]
 
     def _forget_everything(self) -> None:
