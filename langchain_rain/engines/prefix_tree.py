@@ -56,9 +56,14 @@ class PrefixTree:
 
     def path(self, tokens: Sequence[int]) -> list[CachedToken]:
         """The cached tokens of a sequence; those that are missing get a slot and are to be filled in this step."""
-        node, path = self._root, []
+        node, path, step = self._root, [], self._step
         for token in tokens:
-            node = self.child(node, token)
+            known = node.children.get(token)
+            if known is None:
+                node = self.child(node, token)
+            else:
+                node = known
+                node.used_at = step
             path.append(node)
         return path
 

@@ -230,10 +230,9 @@ class TransformersEngine:
                 if not node.is_filled or node in asked:
                     to_fill.setdefault(node, ticket)
         answers = self._forward(working, plans, to_fill)
+        self._embed_hidden([work for work in working.values() if isinstance(work, EmbedWork)])
         for ticket, work in working.items():
             work.take([answers[want] for want in plans[ticket][1]])
-            if isinstance(work, EmbedWork):
-                work.reply = self._mean_hidden(work)
             if isinstance(work, ScoreWork) and work.end is not None:
                 self._tree(work.context).forget_first(work.end)  # the options are not asked about again
         counts = Counter(to_fill.values())
@@ -271,15 +270,17 @@ class TransformersEngine:
             return {}
         wants = list(dict.fromkeys(want for _, each in plans.values() for want in each))
         asked = {want.node for want in wants}
-        feeds: dict[int, RowFeed] = {}
-        for context in dict.fromkeys(work.context for work in working.values()):
-            nodes = [node for node, ticket in to_fill.items() if working[ticket].context is context]
-            if nodes:
-                feeds[self._rows[context]] = RowFeed(
-                    self._trees[context],
-                    without_logits=[node for node in nodes if node not in asked],
-                    with_logits=[node for node in nodes if node in asked],
-                )
+        new: dict[Context, list[CachedToken]] = {}
+        for node, ticket in to_fill.items():
+            new.setdefault(working[ticket].context, []).append(node)
+        feeds = {
+            self._rows[context]: RowFeed(
+                self._trees[context],
+                without_logits=[node for node in nodes if node not in asked],
+                with_logits=[node for node in nodes if node in asked],
+            )
+            for context, nodes in new.items()
+        }
         packed = pack(feeds)
         try:
             logits, hidden = self._run_model(packed)
@@ -299,10 +300,7 @@ class TransformersEngine:
         return dict(zip(wants, answer_wants(wants, logits[lines, columns]), strict=True))
 
     def _run_model(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-        """The logits of the last tokens of each line, and the last hidden states of all.
-
-        Shapes: `[num_lines, num_logits or more, vocabulary]` and `[num_lines, num_tokens, dimension]`.
-        """
+        """Logits `[num_lines, num_logits or more, vocabulary]`, hidden states `[num_lines, num_tokens, dimension]`."""
         device = self.model.device
         self._cache.begin(packed)
         keep = {"logits_to_keep": max(1, packed.num_logits)} if self._takes_logits_to_keep else {}
@@ -350,10 +348,15 @@ class TransformersEngine:
         additive = torch.zeros(mask.shape, dtype=self.model.dtype, device=device)
         return additive.masked_fill_(~mask, torch.finfo(self.model.dtype).min)
 
-    def _mean_hidden(self, work: EmbedWork) -> np.ndarray[Any, np.dtype[np.float64]]:
-        assert self._cache.hidden is not None
-        states = self._cache.hidden[self._rows[work.context], work.slots].double()
-        return np.asarray(torch.nn.functional.normalize(states.mean(dim=0), dim=0).cpu().numpy())
+    def _embed_hidden(self, works: Sequence[EmbedWork]) -> None:
+        """Answers `Embed` by the mean of the model's own last hidden states, all of a step in one copy."""
+        if works:
+            hidden = self._cache.hidden
+            assert hidden is not None
+            means = [hidden[self._rows[work.context], work.slots].double().mean(dim=0) for work in works]
+            vectors = torch.nn.functional.normalize(torch.stack(means), dim=1).cpu().numpy()
+            for work, vector in zip(works, vectors, strict=True):
+                work.reply = vector
 
     def _embed_texts(self, works: Sequence[EmbedWork]) -> None:
         """Answers `Embed` by the encoder, all of a step in one batch."""

@@ -328,6 +328,7 @@ def draw_from_top(
     """The token that each of `uniforms` in [0, 1) picks among `ids`, and its log probability renormalised over them."""
     probabilities = np.exp(logprobs - logprobs.max())
     cumulative = np.cumsum(probabilities)
-    picked = np.searchsorted(cumulative, np.asarray(uniforms) * cumulative[-1], side="right").clip(max=len(ids) - 1)
+    picked = cumulative.searchsorted(np.array(uniforms) * cumulative[-1], side="right")
+    picked = np.minimum(picked, len(ids) - 1)
     tokens, drawn = ids[picked].tolist(), np.log(probabilities[picked] / cumulative[-1]).tolist()
     return list(zip(tokens, drawn, strict=True))
