@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from langchain_rain.errors import RainConfigError, describe_mistakes
 from langchain_rain.search.config import SearchConfig
 
-PRESETS: dict[str, dict[str, Any]] = {"paper": {"accept_value": -1.0, "min_option_mass": 0.0}}
-"""What a preset changes of the defaults. `paper` commits whatever is best and never abstains."""
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"accept_value": -1.0, "min_option_mass": 0.0, "proposals": "resampled"},
+}
+"""What a preset changes of the defaults. `paper` commits whatever is best, never abstains, and guides no draft."""
 
 
 class RainConfig(BaseModel):
@@ -26,14 +28,19 @@ class RainConfig(BaseModel):
         min_length=1,
         description="Tokens in a token set by depth, each at least 1; the last repeats. Code.",
     )
-    num_children: int = Field(default=10, ge=1, le=100, description="Children of a node when expanded. Code.")
+    num_children: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        description="Children of a node when expanded; drafts of a chat model at most. Code.",
+    )
     max_children: int = Field(
         default=20, ge=1, le=200, description="Children after dynamic addition, at least num_children. Code."
     )
     num_draws: int = Field(default=9, ge=0, le=100, description="Samples drawn for longer token sets. Code.")
     top_k: int = Field(default=15, ge=1, le=1000, description="Most probable tokens that samples come from. Code.")
     temperature: float = Field(
-        default=1.0, gt=0, le=10, allow_inf_nan=False, description="Of all sampling. Code (AdvBench: 2)."
+        default=1.0, ge=0, le=10, allow_inf_nan=False, description="Of all sampling; 0 is greedy. Code (AdvBench: 2)."
     )
     c_puct: float = Field(
         default=2.0, ge=0, le=100, allow_inf_nan=False, description="Weight of exploration; c, equation 1. Paper."
@@ -95,6 +102,11 @@ class RainConfig(BaseModel):
         description="Requests of the simulations to come that may be under way: fewer forward passes one after "
         "another, more token positions (which count towards budgets), the same answer up to rounding. Ours; 0 asks "
         "nothing ahead.",
+    )
+    proposals: Literal["resampled", "principled"] = Field(
+        default="principled",
+        description='Drafts of a chat model after one that failed: drawn again ("resampled"), or told what the rubric '
+        'wants ("principled"). Of no effect where token sets are searched. Ours; "resampled" in `paper`.',
     )
     scoring: Literal["binary", "probability"] = Field(
         default="binary", description='How option probabilities become a value: "binary" (code), "probability" (paper).'

@@ -44,18 +44,29 @@ class Budget:
     Attributes:
         max_seconds: wall-clock time from its start.
         max_forward_tokens: token positions that go through a model, writing and judging.
+        timeout: wall-clock time after which the model counts as failed. A search whose budget is spent ends with the
+            best it has, one that is timed out with an error.
     """
 
     max_seconds: float | None = None
     max_forward_tokens: int | None = None
+    timeout: float | None = None
 
-    def exceeded_by(self, cost: Cost, seconds: float) -> str | None:
-        """Says which limit is spent; None if none is."""
+    def exceeded_by(self, cost: Cost, seconds: float) -> BudgetExceededError | EngineError | None:
+        """What a search is told whose limit is spent; None if none is."""
+        if self.timeout is not None and seconds >= self.timeout:
+            return EngineError(f"No answer within timeout={self.timeout} s.", is_retryable=True)
         if self.max_seconds is not None and seconds >= self.max_seconds:
-            return f"max_seconds={self.max_seconds} is spent after {seconds:.3f} s"
+            return BudgetExceededError(f"max_seconds={self.max_seconds} is spent after {seconds:.3f} s")
         if self.max_forward_tokens is not None and cost.token_positions >= self.max_forward_tokens:
-            return f"max_forward_tokens={self.max_forward_tokens} is spent: {cost.token_positions} positions"
+            spent = f"max_forward_tokens={self.max_forward_tokens} is spent: {cost.token_positions} positions"
+            return BudgetExceededError(spent)
         return None
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds after which the first limit of time is spent."""
+        return min((limit for limit in (self.max_seconds, self.timeout) if limit is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +228,8 @@ class _InFlight(Generic[T]):
         self._replies: dict[int, Any] = {}
         self._missing: set[int] = set()  # what the search waits for
         self._next_number = itertools.count()
-        self._spent: str | None = None
+        self._spent: BudgetExceededError | EngineError | None = None
+        self._timer: threading.Timer | None = None
 
     @property
     def home(self) -> Channel:
@@ -254,7 +266,17 @@ class _InFlight(Generic[T]):
 
     def _start(self) -> None:
         self._started_at = self._clock()
+        if self._budget.deadline is not None:
+            # An engine that does not answer brings no step at which time could be looked at.
+            self._timer = threading.Timer(self._budget.deadline, self._attempt, [self._look_at_time])
+            self._timer.daemon = True
+            self._timer.start()
         self._resume(self._steps.send, None)
+
+    def _look_at_time(self) -> None:
+        exceeded = self._check_budget()
+        if exceeded is not None:
+            self._resume(self._steps.throw, exceeded)
 
     def _take(self, cost: Cost, replies: Mapping[int, Any]) -> None:
         self._cost += cost
@@ -284,10 +306,10 @@ class _InFlight(Generic[T]):
         for request in dict.fromkeys(requests):
             self._replies.pop(self._numbers.pop(request), None)
 
-    def _check_budget(self) -> BudgetExceededError | None:
-        """What is thrown into the search if a budget is spent."""
+    def _check_budget(self) -> BudgetExceededError | EngineError | None:
+        """What is thrown into the search if a limit is spent."""
         self._spent = self._budget.exceeded_by(self._cost, self._seconds())
-        return BudgetExceededError(self._spent) if self._spent is not None else None
+        return self._spent
 
     def _resume(self, resume: Callable[[Any], Round], with_what: Any) -> None:
         """Takes the search on to a round with replies that are not there yet, or to its end."""
@@ -345,12 +367,16 @@ class _InFlight(Generic[T]):
         self.future.set_result(outcome)
 
     def _fail(self, error: BaseException) -> None:
+        if isinstance(error, EngineError):
+            error.cost = self._cost
         self._end()
         self.future.set_exception(error)
 
     def _end(self) -> None:
         """Rule 5: closes the search, cancels what it waits for, frees its contexts."""
         self._has_ended = True
+        if self._timer is not None:
+            self._timer.cancel()
         for let_go in (self._steps.close, self._cancel_all, lambda: close_contexts(self._engines)):
             try:
                 let_go()

@@ -51,6 +51,7 @@ class EngineError(RainError):
         engine: the name of the engine.
         request: the kind of request that failed, for example "Expand".
         is_retryable: whether the same request may succeed later.
+        cost: what the search that failed had cost by then (`engines.base.Cost`); None if there was no search.
     """
 
     def __init__(self, message: str, *, engine: str = "", request: str = "", is_retryable: bool = False) -> None:
@@ -58,6 +59,7 @@ class EngineError(RainError):
         self.engine = engine
         self.request = request
         self.is_retryable = is_retryable
+        self.cost: Any = None
 
 
 def describe_mistakes(what: str, error: ValidationError) -> str:

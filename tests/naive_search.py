@@ -24,6 +24,7 @@ from langchain_rain.search.protocol import (
     Simulated,
     Tokens,
     TokenSet,
+    Verdict,
     derive_seed,
 )
 from tests.scripted_games import OPTIONS
@@ -137,7 +138,8 @@ class NaiveSearch:
                     derive_seed(self.seed, Rollout, leaf.prefix, 0),
                 )
             )
-        value = self._verdict(leaf.text + rollout.text)[0]
+        draft = leaf.text + rollout.text
+        value, is_vetoed, is_abstained = self._verdict(draft)
         if not leaf.is_end:
             self._expand(leaf)
         for node in path:
@@ -150,7 +152,8 @@ class NaiveSearch:
         num_common = 0
         while self.last_leaf[: num_common + 1] == leaf.prefix[: num_common + 1] and num_common < len(self.last_leaf):
             num_common += 1
-        self.events.append(Simulated(leaf.prefix, rollout.text, value, len(self.last_leaf) - num_common))
+        verdict = Verdict(value, is_vetoed=is_vetoed, is_abstained=is_abstained)
+        self.events.append(Simulated(leaf.prefix, draft, rollout.text, verdict, len(self.last_leaf) - num_common))
         self.last_leaf = leaf.prefix
 
     def _puct(self, child: NaiveNode, parent: NaiveNode) -> float:

@@ -55,6 +55,9 @@ class ScriptedJudge:
             return Verdict(-1.0, is_vetoed=True)
         return Verdict(0.0, is_abstained=True) if reply.mass == 0 else Verdict(value + 1)
 
+    def guidance(self, verdict: Verdict) -> str:
+        return f"Not {verdict.value}."
+
 
 def begin(
     engine: Engine,

@@ -121,6 +121,7 @@ PAPER = {
     "adds_children": True,
     "spread_threshold": 0.03,
     "lookahead": 8,
+    "proposals": "resampled",
     "scoring": "binary",
     "min_option_mass": 0.0,
 }
@@ -131,7 +132,11 @@ def test_the_paper_preset_is_the_paper() -> None:
 
 
 def test_the_defaults_are_the_paper_with_caution_in_accepting() -> None:
-    assert RainConfig().model_dump() == PAPER | {"accept_value": 0.0, "min_option_mass": 0.1}
+    assert RainConfig().model_dump() == PAPER | {
+        "accept_value": 0.0,
+        "min_option_mass": 0.1,
+        "proposals": "principled",
+    }
 
 
 def test_an_unknown_preset_is_an_error_that_lists_the_known_ones() -> None:
@@ -170,13 +175,14 @@ def test_every_number_of_the_search_can_be_set() -> None:
         "adds_children": False,
         "spread_threshold": 0.7,
         "lookahead": 12,
+        "proposals": "resampled",
     }
     assert set(others) == {field.name for field in fields(SearchConfig)}
     assert RainConfig(**others).to_search_config() == SearchConfig(**others)
 
 
-def test_the_defaults_of_the_search_are_those_of_the_settings_but_for_asking_ahead() -> None:
-    assert RainConfig(lookahead=0).to_search_config() == SearchConfig()
+def test_the_defaults_of_the_search_are_those_of_the_settings_but_for_what_is_ours() -> None:
+    assert RainConfig(lookahead=0, proposals="resampled").to_search_config() == SearchConfig()
     assert RainConfig().lookahead > 0
 
 
@@ -194,7 +200,7 @@ WRONG_ARGUMENTS: list[tuple[str, Any]] = [
     ("seed", 1.5),
     ("max_tokens", 0),
     ("max_tokens", 2.5),
-    ("temperature", 0),
+    ("temperature", -0.1),
     ("temperature", 11),
     ("temperature", math.nan),
     ("stop", "Human:"),

@@ -32,6 +32,7 @@ from langchain_rain.search.protocol import (
     Simulated,
     Steps,
     TokenSet,
+    Verdict,
     ask,
     ask_all,
 )
@@ -40,8 +41,8 @@ from tests.scripted_games import RandomGame, begin, configs, games
 from tests.test_merging import PATIENCE, Answering, Stepping, join_threads_of, roll, said, settle
 
 FOREVER = 10**9
-EVENT = Simulated((1,), "", 0.5, 0)
-OTHER = Simulated((2,), "", -0.5, 1)
+EVENT = Simulated((1,), "", "", Verdict(0.5), 0)
+OTHER = Simulated((2,), "", "", Verdict(-0.5), 1)
 
 
 def echoing(name: str = "echoing") -> ScriptedEngine:
@@ -650,12 +651,14 @@ def test_mistakes_in_calling_are_told_at_once() -> None:
         (Budget(max_seconds=2), Cost(), 2.0, "max_seconds=2 is spent after 2.000 s"),
         (Budget(max_forward_tokens=5), Cost(9, 4), 0.0, None),
         (Budget(max_forward_tokens=5), Cost(1, 6), 0.0, "max_forward_tokens=5 is spent: 6 positions"),
+        (Budget(timeout=2, max_seconds=1), Cost(), 2.0, "No answer within timeout=2 s."),
     ],
 )
 def test_a_budget_is_spent_when_its_limit_is_reached(
     budget: Budget, cost: Cost, seconds: float, spent: str | None
 ) -> None:
-    assert budget.exceeded_by(cost, seconds) == spent
+    exceeded = budget.exceeded_by(cost, seconds)
+    assert (str(exceeded) if exceeded is not None else None) == spent
 
 
 def best_so_far(*numbers: int) -> Callable[[Context], Steps[str]]:

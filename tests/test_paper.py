@@ -318,7 +318,7 @@ def test_the_text_ends_where_a_committed_token_set_does(reason: FinishReason) ->
 def test_an_end_is_neither_rolled_out_nor_expanded() -> None:
     engine = letters({"": "a"}, {"a": 0.5}, ends={"a": "stop"})
     _, simulated, _ = play(engine, PLAIN)
-    assert simulated == [Simulated((ord("a"),), "", 0.5, 0)] * 4
+    assert simulated == [Simulated((ord("a"),), "a", "", Verdict(0.5), 0)] * 4
     assert asked(engine, Rollout) == []
     assert len(asked(engine, Expand)) == 1
 
@@ -452,7 +452,7 @@ def test_vetoes_all_around_are_a_dead_end(accept_value: float) -> None:
 def test_a_judgement_that_abstains_satisfies_nothing() -> None:
     engine = letters({"": "a"}, {"a": judged(0, is_abstained=True)}, ends={"a": "eos"})
     result, simulated, (committed,) = play(engine, replace(PLAIN, accept_value=-1.0))
-    assert {event.value for event in simulated} == {0.0}
+    assert {event.verdict.value for event in simulated} == {0.0}
     assert (committed.is_satisfied, result.is_satisfied) == (False, False)
     assert result.verdict == Verdict(0.0, is_abstained=True)
 

@@ -27,7 +27,7 @@ FIRST, SECOND, THIRD, FOURTH, FIFTH = (Embed(CONTEXT, (number,), 1) for number i
 
 
 def test_a_round_carries_requests_and_events_and_the_replies_come_in_their_order() -> None:
-    event = Simulated((1,), "", 0.5, 0)
+    event = Simulated((1,), "", "", Verdict(0.5), 0)
     steps = ask_all([FIRST, SECOND], [event])
     assert next(steps) == Round((FIRST, SECOND), (event,))
     with pytest.raises(StopIteration) as stop:
@@ -75,7 +75,7 @@ def replies_to(*rounds: Round) -> Steps[list[Any]]:
 
 
 def test_parts_that_go_together_ask_in_one_round_and_return_their_results_in_order() -> None:
-    event, other = Simulated((1,), "", 0.5, 0), Simulated((2,), "", 0.5, 0)
+    event, other = Simulated((1,), "", "", Verdict(0.5), 0), Simulated((2,), "", "", Verdict(0.5), 0)
     steps = together(
         replies_to(Round((FIRST, SECOND), (event,))),
         replies_to(),  # asks nothing

@@ -52,6 +52,7 @@ from langchain_rain.search.protocol import (
     Steps,
     Tokens,
     TokenSet,
+    Verdict,
 )
 from langchain_rain.search.state import Search
 from langchain_rain.search.tree import Node
@@ -389,9 +390,10 @@ def test_the_trace_is_that_of_the_table() -> None:
     search, engine = begin_golden()
     *events, outcome = stream(Job(extend_twice(search), {search.context: engine}))
     assert isinstance(outcome, Outcome)
+    rollouts = ["" if row.leaf in ("cdg", "cf") else "." for row in SIMULATIONS]
     simulated = [
-        Simulated(prefix_of(row.leaf), "" if row.leaf in ("cdg", "cf") else ".", row.value, row.num_rewound)
-        for row in SIMULATIONS
+        Simulated(prefix_of(row.leaf), row.leaf + rollout, rollout, Verdict(row.value), row.num_rewound)
+        for row, rollout in zip(SIMULATIONS, rollouts, strict=True)
     ]
     trace = [*events, *search.events]  # what happened after the last round stays with the search
     assert [event for event in trace if isinstance(event, Simulated)] == simulated

@@ -48,7 +48,8 @@ def test_search_is_the_naive_one_token_for_token_and_visit_for_visit(
 ) -> None:
     config = replace(SMALL_SEARCH, similarity_scope=scope)
     events, result = assert_naive_search(llama, tokenizer, scoring=scoring, config=config)
-    assert len({event.value for event in events if isinstance(event, Simulated)}) > 1  # the judge has an opinion
+    values = {event.verdict.value for event in events if isinstance(event, Simulated)}
+    assert len(values) > 1  # the judge has an opinion
     assert result.num_rewinds > 0
 
 

@@ -32,13 +32,27 @@ Ticket: TypeAlias = int
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What was run: forward passes of a model, and new token positions that went through it."""
+    """What was run.
+
+    Attributes:
+        forward_passes: of a model; with a model behind an interface, calls.
+        token_positions: new ones that went through a model.
+        judging_positions: those of them that went into judgements.
+        input_positions: those of them that a model behind an interface counts as its input, for whatever purpose.
+    """
 
     forward_passes: int = 0
     token_positions: int = 0
+    judging_positions: int = 0
+    input_positions: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.forward_passes + other.forward_passes, self.token_positions + other.token_positions)
+        return Cost(
+            self.forward_passes + other.forward_passes,
+            self.token_positions + other.token_positions,
+            self.judging_positions + other.judging_positions,
+            self.input_positions + other.input_positions,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ import asyncio
 import logging
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
 from langchain_rain.engines.base import AsyncEngine, Cost, Listener, Stepper, Ticket, checked_reply
 from langchain_rain.errors import EngineError
-from langchain_rain.search.protocol import Context, Request
+from langchain_rain.search.protocol import Context, Request, Score
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class StepperChannel:
     def _tell(self, finished: Mapping[Ticket, Any], positions: Mapping[Ticket, int]) -> None:
         """Tells every listener once, in the order of their oldest request."""
         spent: dict[int, int] = {}
+        judging: Counter[int] = Counter()
         replies: dict[int, dict[int, Any]] = {}
         listeners: dict[int, Listener] = {}
         for ticket, (listener, number, request) in list(self._waiting.items()):
@@ -113,12 +115,13 @@ class StepperChannel:
                 listeners[id(listener)] = listener
             if ticket in positions:
                 spent[id(listener)] = spent.get(id(listener), 0) + positions[ticket]
+                judging[id(listener)] += positions[ticket] if isinstance(request, Score) else 0
             if ticket in finished:
                 del self._waiting[ticket]
                 reply = _checked(request, finished[ticket], self._engine.name)
                 replies.setdefault(id(listener), {})[number] = reply
         for key, listener in listeners.items():
-            cost = Cost(forward_passes=1, token_positions=spent[key]) if key in spent else Cost()
+            cost = Cost(1, spent[key], judging[key]) if key in spent else Cost()
             self._do(partial(listener.on_progress, cost, replies.get(key, {})))
 
 

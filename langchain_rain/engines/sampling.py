@@ -9,13 +9,18 @@ from numpy.typing import NDArray
 from langchain_rain.engines.work import Draw, Got, MostProbable, Probability, Want
 
 
+GREEDY_TEMPERATURE = 1e-3
+"""What temperature 0 stands for: logits that differ by 0.1 are e^100 apart, and all numbers stay finite."""
+
+
 def answer_wants(wants: Sequence[Want], logits: torch.Tensor) -> list[Got]:
     """Answers each want from its row of `logits` `[num_wants, vocabulary]`.
 
     Every row is treated alone, so what else is asked in the same step does not change an answer.
     """
     wide = logits.double() if logits.dtype == torch.float64 else logits.float()
-    temperatures = torch.tensor([want.temperature for want in wants], dtype=wide.dtype, device=wide.device)
+    coldest = [max(want.temperature, GREEDY_TEMPERATURE) for want in wants]
+    temperatures = torch.tensor(coldest, dtype=wide.dtype, device=wide.device)
     logprobs = torch.log_softmax(wide / temperatures[:, None], dim=-1)
     answers: dict[int, Got] = {}
     _answer_most_probable(wants, logprobs, answers)

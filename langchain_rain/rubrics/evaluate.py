@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from langchain_rain.rubrics.rubric import ANSWER_PREFIX, LABELS, Criterion, Rubric, render_question
-from langchain_rain.search.protocol import Context, OptionLogprobs, Score, Steps, Verdict, ask_all
+from langchain_rain.search.protocol import Context, OptionLogprobs, Score, Steps, Verdict, ask, ask_all
+
+VALUE_OPTIONS = ("good", "bad")
+"""What a `ValueJudge` asks about."""
 
 Scoring = Literal["binary", "probability"]
 """How the two orders of the options become a value; see `criterion_value`."""
@@ -44,6 +47,12 @@ class RubricJudge:
         replies: Sequence[OptionLogprobs] = yield from ask_all(requests)
         return self._verdict(list(zip(replies[::2], replies[1::2], strict=True)))
 
+    def guidance(self, verdict: Verdict) -> str:
+        """The good options of the criteria that a draft did not meet; of all, if no one is to blame."""
+        failed = [each.good for each in self.rubric.criteria if verdict.values.get(each.name, 0.0) <= 0]
+        wanted = failed or [criterion.good for criterion in self.rubric.criteria]
+        return "\n".join(["Write your next reply so that all of this is true:", *(f"- {good}" for good in wanted)])
+
     def _score(self, criterion: Criterion, transcript: str, *, is_swapped: bool) -> Score:
         examples = [example for example in self.rubric.examples if example.criterion == criterion.name]
         question = render_question(criterion, transcript, is_swapped=is_swapped, examples=examples)
@@ -63,6 +72,31 @@ class RubricJudge:
         total_weight = sum(criterion.weight for criterion in criteria)
         mean = sum(criterion.weight * values[criterion.name] for criterion in criteria) / total_weight
         return Verdict(mean, values)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueJudge:
+    """Judges transcripts by the value that the engine of `context` gives to them (`engines.callables`).
+
+    It asks one `Score` whose question is the transcript; the value is p(good) - p(bad). Without any probability on
+    these two it abstains.
+    """
+
+    context: Context
+
+    can_veto = False
+
+    def __call__(self, transcript: str) -> Steps[Verdict]:
+        """Judges a transcript in one round."""
+        reply: OptionLogprobs = yield from ask(Score(self.context, transcript, "", VALUE_OPTIONS))
+        if reply.mass == 0:
+            return Verdict(0.0, is_abstained=True)
+        good, bad = (math.exp(logprob) for logprob in reply.logprobs)
+        return Verdict(good - bad)
+
+    def guidance(self, verdict: Verdict) -> str:
+        """All there is to say without criteria."""
+        return f"Write a better reply than one that was judged {verdict.value:+.2f} on a scale from -1 to 1."
 
 
 def criterion_value(straight: OptionLogprobs, swapped: OptionLogprobs, scoring: Scoring) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SimilarityScope = Literal["all", "visited", "off"]
+Proposals = Literal["resampled", "principled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class SearchConfig:
     adds_children: bool = True
     spread_threshold: float = 0.03
     lookahead: int = 0
+    proposals: Proposals = "resampled"
 
     def token_set_length(self, depth: int) -> int:
         """The number of tokens in the children of a node at `depth`, counted from the first root."""

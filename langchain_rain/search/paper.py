@@ -76,13 +76,20 @@ def generate(search: Search) -> Steps[SearchResult]:
         verdict = yield from evaluate(search, search.tree.root.text)
     except BudgetExceededError:
         stop_reason = "budget"
-    root = search.tree.root
     ended_by_itself = stop_reason not in ("dead_end", "budget")
+    is_satisfied = verdict is not None and ended_by_itself and verdict.satisfies(search.config.accept_value)
+    return result_of(search, search.tree.root, verdict, stop_reason=stop_reason, is_satisfied=is_satisfied)
+
+
+def result_of(
+    search: Search, node: Node, verdict: Verdict | None, *, stop_reason: StopReason, is_satisfied: bool
+) -> SearchResult:
+    """The result of a search that has ended with the text of `node`."""
     return SearchResult(
-        text=root.text,
-        tokens=root.prefix,
+        text=node.text,
+        tokens=node.prefix,
         verdict=verdict,
-        is_satisfied=verdict is not None and ended_by_itself and verdict.satisfies(search.config.accept_value),
+        is_satisfied=is_satisfied,
         stop_reason=stop_reason,
         num_token_sets=search.num_token_sets,
         num_simulations=search.num_simulations,
@@ -103,7 +110,7 @@ def extend(search: Search) -> Steps[StopReason | None]:
     search.events.append(Committed(chosen.token_set, chosen.value, search.num_simulations - before, is_satisfied))
     search.num_token_sets += 1
     if is_satisfied:
-        search.satisfied_text = chosen.text
+        search.satisfied_text, search.num_satisfied_tokens = chosen.text, len(chosen.prefix)
     search.tree.move_root(chosen)
     return chosen.finish_reason
 
@@ -153,7 +160,7 @@ def simulate(search: Search) -> Steps[None]:
     )
     backup(path, verdict.value)
     _learn_similarity(search, path[1:], embeddings, verdict.value)
-    _record_simulation(search, leaf, rollout, verdict.value)
+    record_simulation(search, leaf, rollout, verdict)
     search.leaf = None
 
 
@@ -251,7 +258,7 @@ def _learn_similarity(search: Search, path: Sequence[Node], embeddings: Sequence
             )
 
 
-def _record_simulation(search: Search, leaf: Node, rollout: TokenSet, value: float) -> None:
+def record_simulation(search: Search, leaf: Node, rollout: TokenSet, verdict: Verdict) -> None:
     """Counts the simulation, and as a rewind if it left the path of the one before it."""
     search.num_simulations += 1
     num_common = _common_length(search.last_leaf, leaf.prefix)
@@ -259,7 +266,7 @@ def _record_simulation(search: Search, leaf: Node, rollout: TokenSet, value: flo
     search.num_rewinds += num_rewound > 0
     search.num_rewound_tokens += num_rewound
     search.last_leaf = leaf.prefix
-    search.events.append(Simulated(leaf.prefix, rollout.text, value, num_rewound))
+    search.events.append(Simulated(leaf.prefix, leaf.text + rollout.text, rollout.text, verdict, num_rewound))
 
 
 def _common_length(first: Tokens, second: Tokens) -> int:

@@ -69,7 +69,8 @@ class Expand:
 
     With `num_tokens == 1`: the most probable tokens, most probable first. Longer: the greedy continuation first, then
     distinct ones out of `num_draws` sampled (each token from the `top_k` most probable). At most `num_token_sets`,
-    none of `exclude`. A token set that ends the text is shorter.
+    none of `exclude`. A token set that ends the text is shorter. `guidance` is put before an engine that writes whole
+    messages, so that it proposes better ones; others do not see it.
     """
 
     context: Context
@@ -81,6 +82,7 @@ class Expand:
     temperature: float
     seed: int
     exclude: frozenset[Tokens] = frozenset()
+    guidance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +136,42 @@ Reply: TypeAlias = "list[TokenSet] | TokenSet | OptionLogprobs | Vector"
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
-    """One simulation was backed up: the leaf `prefix`, what was judged, and its value.
+class Verdict:
+    """What a judge thinks of a text.
 
-    `num_rewound_tokens` counts those of the simulation before that this one gave up; 0 is no rewind.
+    Attributes:
+        value: in [-1, 1]; -1 if a veto fell, 0 if the judge abstains.
+        values: the value of each criterion by name.
+        is_vetoed: a criterion that may veto found against the text.
+        is_abstained: the judge did not choose between its options; satisfies nothing.
+    """
+
+    value: float
+    values: Mapping[str, float] = field(default_factory=dict, hash=False)
+    is_vetoed: bool = False
+    is_abstained: bool = False
+
+    def satisfies(self, accept_value: float) -> bool:
+        """Whether this judgement lets a text be given to the caller."""
+        return self.value > accept_value and not self.is_vetoed and not self.is_abstained
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """One simulation was backed up.
+
+    Attributes:
+        prefix: the leaf where it arrived.
+        draft: the text that was judged: that of the leaf and its rollout.
+        rollout: the end of `draft` that was only written to be judged.
+        verdict: what the judge said.
+        num_rewound_tokens: those of the simulation before that this one gave up; 0 is no rewind.
     """
 
     prefix: Tokens
+    draft: str
     rollout: str
-    value: float
+    verdict: Verdict
     num_rewound_tokens: int
 
 
@@ -188,27 +217,6 @@ Steps: TypeAlias = Generator[Round, Sequence[Any], T]
 """A search, or a part of one. Only `drivers` resumes a search; its parts go by `yield from` and `together`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a judge thinks of a text.
-
-    Attributes:
-        value: in [-1, 1]; -1 if a veto fell, 0 if the judge abstains.
-        values: the value of each criterion by name.
-        is_vetoed: a criterion that may veto found against the text.
-        is_abstained: the judge did not choose between its options; satisfies nothing.
-    """
-
-    value: float
-    values: Mapping[str, float] = field(default_factory=dict, hash=False)
-    is_vetoed: bool = False
-    is_abstained: bool = False
-
-    def satisfies(self, accept_value: float) -> bool:
-        """Whether this judgement lets a text be given to the caller."""
-        return self.value > accept_value and not self.is_vetoed and not self.is_abstained
-
-
 class Judge(Protocol):
     """Judges a transcript, prompt and answer so far, by asking."""
 
@@ -218,6 +226,9 @@ class Judge(Protocol):
 
     def __call__(self, transcript: str) -> Steps[Verdict]:
         """Judges a transcript."""
+
+    def guidance(self, verdict: Verdict) -> str:
+        """What a writer should keep to whose text was judged so."""
 
 
 def ask_all(requests: Sequence[Request], events: Sequence[Event] = ()) -> Steps[Sequence[Any]]:

@@ -31,6 +31,7 @@ class Search:
         transcript: what stands before the answer when it is judged, verbatim.
         verdicts: judgements so far, by the text of the answer.
         satisfied_text: what is committed up to the last commit that was judged well.
+        num_satisfied_tokens: how many tokens that is.
         leaf: where the simulation under way has arrived; None between two simulations.
         last_leaf: the leaf of the simulation before.
         ahead: what is asked ahead, by the node and the kind of the request; None where that brought nothing.
@@ -45,6 +46,7 @@ class Search:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     satisfied_text: str = ""
+    num_satisfied_tokens: int = 0
     leaf: Node | None = None
     last_leaf: Tokens = ()
     ahead: dict[tuple[Node, type], Request | None] = field(default_factory=dict)
