@@ -22,15 +22,28 @@ text that was released.
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Text for the caller.
+    """What the caller is given.
 
     Attributes:
-        text: all of it, beginning with what has been released before.
+        answer: what is given of the answer, beginning with what has been released before.
+        addition: what follows it in place of the rest: a refusal, or what a callable says; None if the answer is whole.
         bypass: which policy let an answer out that did not satisfy the rubric; None if none did.
     """
 
-    text: str
+    answer: str
+    addition: str | None = None
     bypass: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self.answer + self.addition_after(self.answer)
+
+    def addition_after(self, shown: str) -> str:
+        """The addition as it follows what is shown of the answer: on a line of its own."""
+        if not self.addition or not shown or shown[-1].isspace():
+            return self.addition or ""
+        return "\n" + self.addition
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,9 @@ class ReleasePolicy:
             raise error
         if policy == "refuse":
             logger.info("Refused, %s: %s", name, error)
-            return Release(_joined(self._released(satisfied_text, whole_text), self.refusal_message))
+            return Release(self._released(satisfied_text, whole_text), self.refusal_message)
+        if policy == "best" and not whole_text:
+            return Release("", self.refusal_message)  # there is nothing that may be given
         if policy == "best":
             logger.warning("Bypass by %s='best', an answer that is not satisfied is given out: %s", name, error)
             return Release(whole_text, bypass=f"{name}=best")
@@ -90,7 +105,7 @@ class ReleasePolicy:
         addition = policy(error)
         if not isinstance(addition, str):
             raise RainConfigError(f"{name}: a callable that returns text is allowed; it returned {addition!r}.")
-        return Release(_joined(self._released(satisfied_text, whole_text), addition), bypass=f"{name}=callable")
+        return Release(self._released(satisfied_text, whole_text), addition, bypass=f"{name}=callable")
 
     def _released(self, satisfied_text: str, whole_text: str) -> str:
         return satisfied_text if self.holds_back else whole_text
@@ -117,10 +132,3 @@ def describe(
         "token_positions": cost.token_positions if cost is not None else None,
         **settings,
     }
-
-
-def _joined(released: str, addition: str) -> str:
-    """`addition` alone, or on a line of its own after what was released."""
-    if not released:
-        return addition
-    return released + ("" if released[-1].isspace() else "\n") + addition

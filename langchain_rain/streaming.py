@@ -1,10 +1,8 @@
-"""From what happens in a search to the chunks of a stream: only what may be released, and nothing taken back."""
+"""From what happens in a search to a stream: only what may be released, and nothing taken back."""
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
-
-from langchain_core.outputs import Generation, GenerationChunk
 
 from langchain_rain import drivers
 from langchain_rain.drivers import Job, Outcome
@@ -18,34 +16,27 @@ Happening = Event | Outcome[SearchResult] | EngineError
 
 @dataclass(slots=True)
 class Releasing:
-    """Turns what happens in a search into chunks: committed token sets, held until they may be released.
+    """Decides which committed text may be given out, and when.
 
     Attributes:
-        finish: makes the whole generation when the search has ended.
         holds_back: whether committed text is held until it has been judged well.
+        released: what has been given out.
     """
 
-    finish: Callable[[Outcome[SearchResult] | EngineError], Generation]
     holds_back: bool
-    _released: str = ""
+    released: str = ""
     _held: str = ""
 
-    def chunks(self, happening: Happening) -> Iterator[GenerationChunk]:
-        """The chunks that may be given out now."""
-        if isinstance(happening, Outcome | EngineError):
-            yield self._last_chunk(happening)
-        elif isinstance(happening, Committed):
-            self._held += happening.token_set.text
-            if self._held and (happening.is_satisfied or not self.holds_back):
-                self._released += self._held
-                yield GenerationChunk(text=self._held)
-                self._held = ""
-
-    def _last_chunk(self, outcome: Outcome[SearchResult] | EngineError) -> GenerationChunk:
-        """What is still to be released; together with what went before it is what `invoke` returns."""
-        whole = self.finish(outcome)
-        assert whole.text.startswith(self._released)
-        return GenerationChunk(text=whole.text[len(self._released) :], generation_info=whole.generation_info)
+    def take(self, event: Event) -> str:
+        """The text that may be given out now that this has happened."""
+        if not isinstance(event, Committed):
+            return ""
+        self._held += event.token_set.text
+        if self.holds_back and not event.is_satisfied:
+            return ""
+        text, self._held = self._held, ""
+        self.released += text
+        return text
 
 
 def happenings(job: Job[SearchResult]) -> Generator[Happening]:

@@ -83,7 +83,7 @@ def test_usage_adds_up(llm: RainLLM) -> None:
     usage = one["token_usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert both["token_usage"] == {name: 2 * number for name, number in usage.items()}
-    assert one["model_name"] == llm._writer.name
+    assert one["model_name"] == llm.writer.name
 
 
 def test_usage_counts_all_that_was_run(llm: RainLLM) -> None:
@@ -98,7 +98,7 @@ def test_usage_counts_all_that_was_run(llm: RainLLM) -> None:
 def test_tracing_is_told_provider_model_and_limits(llm: RainLLM) -> None:
     assert llm._get_ls_params(stop=["x"]) == {
         "ls_provider": "rain",
-        "ls_model_name": llm._writer.name,
+        "ls_model_name": llm.writer.name,
         "ls_model_type": "llm",
         "ls_temperature": llm.config.temperature,
         "ls_max_tokens": llm.max_tokens,
@@ -318,7 +318,7 @@ def test_policies_without_a_name_of_their_own_do_not_share_an_answer() -> None:
 
 def test_models_of_one_name_and_other_weights_do_not_share_an_answer() -> None:
     first, second = (tiny_llm(model=tiny_engine(seed)) for seed in (0, 1))
-    assert first._writer.name == second._writer.name
+    assert first.writer.name == second.writer.name
     assert first.asdict() != second.asdict()
 
 

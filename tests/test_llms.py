@@ -428,7 +428,7 @@ def test_a_model_given_by_its_folder_is_loaded_and_loaded_again_from_a_pickle(ti
 
 def test_one_model_given_twice_by_name_is_loaded_once(tiny_folder: str) -> None:
     llm = tiny_llm(model=tiny_folder, judge=tiny_folder)
-    assert llm._judge is llm._writer
+    assert llm.judging_engine is llm.writer
 
 
 def test_an_llm_on_an_engine_that_cannot_be_pickled_says_so() -> None:

@@ -66,7 +66,7 @@ def test_a_refusal_follows_at_once_where_a_line_has_ended() -> None:
 
 
 def test_a_refusal_stands_alone_where_nothing_was_released() -> None:
-    assert policy("refuse").release(result(), "") == Release(REFUSAL)
+    assert policy("refuse").release(result(), "") == Release("", REFUSAL)
 
 
 def test_best_gives_the_answer_marked_and_warns(caplog: pytest.LogCaptureFixture) -> None:
@@ -102,7 +102,7 @@ def test_a_callable_answers_after_what_was_released_and_is_marked(caplog: pytest
 
     with caplog.at_level(logging.WARNING, logger="langchain_rain"):
         given = policy(answer).release(result(), " Warm")
-    assert given == Release(" Warm\nNot bleach.", bypass="on_unsatisfied=callable")
+    assert given == Release(" Warm", "Not bleach.", bypass="on_unsatisfied=callable")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -112,7 +112,7 @@ def test_a_callable_that_returns_no_text_is_a_mistake() -> None:
 
 
 def test_an_error_has_a_policy_of_its_own() -> None:
-    assert policy("best", "refuse").release_after(FAILURE, " Warm", " Warm") == Release(f" Warm\n{REFUSAL}")
+    assert policy("best", "refuse").release_after(FAILURE, " Warm", " Warm") == Release(" Warm", REFUSAL)
     assert policy("refuse", "best").release_after(FAILURE, " Warm", " Warm the").bypass == "on_error=best"
     assert policy("refuse", str).release_after(FAILURE, "", "").text == str(FAILURE)
     with pytest.raises(EngineError) as caught:
@@ -125,7 +125,7 @@ def test_under_best_a_refusal_after_an_error_follows_all_that_was_committed() ->
 
 
 def test_an_answer_is_described_with_all_that_happened() -> None:
-    told = describe(result(), Release(REFUSAL), cost=Cost(9, 90), settings={"seed": 4})
+    told = describe(result(), Release("", REFUSAL), cost=Cost(9, 90), settings={"seed": 4})
     assert told == {
         "value": -1.0,
         "values": {"edible": -1.0},
@@ -145,7 +145,7 @@ def test_an_answer_is_described_with_all_that_happened() -> None:
 
 
 def test_a_search_that_failed_is_described_as_an_error() -> None:
-    told = describe(None, Release(REFUSAL), cost=None, settings={})
+    told = describe(None, Release("", REFUSAL), cost=None, settings={})
     assert (told["stop_reason"], told["is_satisfied"], told["value"], told["forward_passes"]) == (
         "error",
         False,

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from langchain_rain.engines.dialogue import Dialogue
+from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import (
     Context,
@@ -114,6 +116,32 @@ class Engine(Protocol):
         Raises:
             EngineError: the prompt cannot be used with this model.
         """
+
+
+@runtime_checkable
+class ChatEngine(Engine, Protocol):
+    """An engine that takes conversations; others get them in lines, `Human: ...` and `Assistant: ...`."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations go through a template of the model's own; else they are put in lines."""
+
+    @property
+    def writes_whole_messages(self) -> bool:
+        """Whether a token set is a whole message; nothing but `Expand` by one and `Score` is answered then."""
+
+    def check_tools(self) -> None:
+        """Checks that the model can be offered tools.
+
+        Raises:
+            RainConfigError: it cannot; says why.
+        """
+
+    def open(self, prompt: str | Dialogue, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
+        """Begins a conversation, as `Engine.open`."""
+
+    def reader(self, context: Context) -> AnswerReader:
+        """Reads the answer of an open conversation."""
 
 
 class Stepper(Engine, Protocol):

@@ -1,17 +1,22 @@
-"""From what a user names to an engine: the bundled demo model, a Hugging Face model, or an engine as it is."""
+"""From what a user names to an engine: the demo model, a Hugging Face model, a chat model, a function, an engine."""
 
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
 
 from langchain_rain.engines.base import Engine
+from langchain_rain.engines.callables import CallableEngine
+from langchain_rain.engines.chat_model import ChatModelEngine
 from langchain_rain.errors import RainConfigError
 
 DEMO_MODEL = "demo"
 """The name of the bundled demonstrator model."""
 
 
-def load_engine(model: Any, argument: str = "model") -> Engine:
-    """The engine that `model` names (a Hugging Face id or folder, "demo") or is.
+def load_engine(model: Any, argument: Literal["model", "judge"] = "model") -> Engine:
+    """The engine that `model` names (a Hugging Face id or folder, "demo") or is; a judge may be a function too.
 
     Args:
         model: what was given.
@@ -34,9 +39,13 @@ def load_engine(model: Any, argument: str = "model") -> Engine:
         return TransformersEngine.from_pretrained(model)
     if isinstance(model, Engine):
         return model
-    raise RainConfigError(
-        f"{argument}: a Hugging Face id or folder, {DEMO_MODEL!r} or an engine is allowed, given {model!r}."
-    )
+    if isinstance(model, BaseChatModel):
+        return ChatModelEngine(model)
+    if argument == "judge" and callable(model) and not isinstance(model, type | Runnable):
+        return CallableEngine(model)
+    allowed = f"a Hugging Face id or folder, {DEMO_MODEL!r}, a chat model or an engine"
+    allowed += ", or a function from transcript to value" if argument == "judge" else ""
+    raise RainConfigError(f"{argument}: {allowed} is allowed, given {model!r}.")
 
 
 def demo_model_path() -> str:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from langchain_rain.engines.work import Draw, Got, MostProbable, Probability, Want
 
-
 GREEDY_TEMPERATURE = 1e-3
 """What temperature 0 stands for: logits that differ by 0.1 are e^100 apart, and all numbers stay finite."""
 

@@ -2,16 +2,21 @@
 
 import copy
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from langchain_rain.errors import EngineError
+from langchain_rain.engines.dialogue import Dialogue, template_messages, with_system_in_first_turn
+from langchain_rain.engines.reading import AnswerReader, PlainReader, ToolReader
+from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import FinishReason, Tokens
 
 NUM_ANCHOR_TOKENS = 4
 """Tokens of the prompt decoded in front of an answer, for tokenizers that treat the first token of a text apart."""
+
+PROBE = "probe_tool"
+"""Stands for the name of a tool where a template is asked how it writes a call."""
 
 REPLACEMENT = "\ufffd"
 """What an incomplete character decodes to."""
@@ -39,6 +44,9 @@ class Conversation:
     prompt_tokens: Tokens
     max_tokens: int
     stop: tuple[str, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    beginning: str = ""  # of the answer, where the prompt's last tokens force one
+    continues_line: bool = False  # the prompt ends with `Assistant:`
     readings: dict[Tokens, Reading] = field(default_factory=dict)
     anchor_length: int | None = None  # of the last tokens of the prompt as text
 
@@ -77,6 +85,99 @@ class TextCodec:
                 engine=self._name,
             )
         return tokens
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations go through a template of the model's own."""
+        return self._tokenizer.chat_template is not None
+
+    def check_tools(self) -> None:
+        """Checks that tools can be offered, and calls of them read.
+
+        Raises:
+            RainConfigError: the tokenizer brings no template for the one or for the other.
+        """
+        if not self.has_chat_template or "tools" not in str(self._tokenizer.chat_template):
+            raise RainConfigError(f"{self._name} cannot call tools: the chat template of its tokenizer takes none.")
+        if getattr(self._tokenizer, "response_template", None) is None:
+            raise RainConfigError(
+                f"{self._name} cannot call tools: its tokenizer has no `response_template`, which says how calls are "
+                "read from an answer; set `tokenizer.response_template` (transformers: chat response parsing)."
+            )
+
+    def dialogue(self, dialogue: Dialogue, *, max_tokens: int, stop: Sequence[str]) -> Conversation:
+        """Encodes a conversation by the chat template.
+
+        Raises:
+            EngineError: the template does not take it, or the text is not valid Unicode.
+            RainConfigError: a message holds something else than text.
+        """
+        turns = template_messages(dialogue.messages)
+        for turn in turns:
+            self._check_unicode(turn["content"])
+        with self._lock:
+            tokens = self._templated(turns, dialogue.tools)
+            beginning = self._forced_beginning(dialogue)
+            forced = self._tokenizer(beginning, add_special_tokens=False).input_ids if beginning else []
+        return Conversation((*tokens, *forced), max_tokens, tuple(stop), tools=dialogue.tools, beginning=beginning)
+
+    def reader(self, conversation: Conversation) -> AnswerReader:
+        """Reads the answer of a conversation."""
+        if not conversation.tools:
+            return PlainReader(skips_space=conversation.continues_line)
+        with self._lock:
+            prompt = self._tokenizer.decode(conversation.prompt_tokens).removesuffix(conversation.beginning)
+            parser = self._tokenizer.get_response_parser(prefix=prompt, tools=list(conversation.tools))
+        names = frozenset(str(tool["function"]["name"]) for tool in conversation.tools)
+        return ToolReader(parser, names, salt=prompt, beginning=conversation.beginning)
+
+    def _templated(self, turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Tokens:
+        from jinja2 import TemplateError
+
+        def apply(turns: Sequence[Mapping[str, Any]]) -> Tokens:
+            return tuple(
+                self._tokenizer.apply_chat_template(
+                    list(turns),
+                    tools=list(tools) or None,
+                    add_generation_prompt=True,
+                    sanitize_control_tokens=True,
+                    return_dict=False,
+                )
+            )
+
+        try:
+            return apply(turns)
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            if any(turn["role"] == "system" for turn in turns):
+                return self._templated(with_system_in_first_turn(turns), tools)  # some templates know no such role
+            raise EngineError(
+                f"The chat template of {self._name} does not take this conversation of "
+                f"{', '.join(turn['role'] for turn in turns)}: {error}",
+                engine=self._name,
+            ) from error
+
+    def _forced_beginning(self, dialogue: Dialogue) -> str:
+        """What an answer begins with that must call a tool: what the template writes before the name of one."""
+        if dialogue.tool_choice is None:
+            return ""
+        call = {"type": "function", "id": "call_0", "function": {"name": PROBE, "arguments": {}}}
+        asking, calling = (
+            self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": "?"}, *more],
+                tools=list(dialogue.tools),
+                add_generation_prompt=not more,
+                tokenize=False,
+            )
+            for more in ([], [{"role": "assistant", "content": "", "tool_calls": [call]}])
+        )
+        if not calling.startswith(asking) or PROBE not in calling[len(asking) :]:
+            raise EngineError(
+                f"The chat template of {self._name} does not show how an answer begins that calls a tool, so "
+                f"tool_choice={dialogue.tool_choice!r} cannot be kept to.",
+                engine=self._name,
+            )
+        beginning = str(calling[len(asking) :]).partition(PROBE)[0]
+        return beginning if dialogue.tool_choice == "any" else beginning + dialogue.tool_choice
 
     def question_tokens(self, question: str, answer_prefix: str) -> Tokens:
         """Encodes a question and the beginning of its answer; as a user's turn where there is a chat template."""
@@ -148,12 +249,13 @@ class TextCodec:
 
     def _decode_after(self, conversation: Conversation, tokens: Tokens) -> str:
         anchor = conversation.prompt_tokens[-NUM_ANCHOR_TOKENS:]
+        shows_special = bool(conversation.tools)  # calls may be marked by special tokens
         if conversation.anchor_length is None:
-            conversation.anchor_length = len(self._decode(anchor))
-        return self._decode(anchor + tokens)[conversation.anchor_length :]
+            conversation.anchor_length = len(self._decode(anchor, shows_special))
+        return self._decode(anchor + tokens, shows_special)[conversation.anchor_length :]
 
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def _decode(self, tokens: Sequence[int], shows_special: bool) -> str:
+        text = self._tokenizer.decode(tokens, skip_special_tokens=not shows_special, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
 

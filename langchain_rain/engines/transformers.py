@@ -19,11 +19,13 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.base import StepReport, Ticket
+from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
 from langchain_rain.engines.embeddings import embed_texts
 from langchain_rain.engines.families import check_model, eos_token_ids, sliding_window
 from langchain_rain.engines.kv_tree import Packed, RowFeed, TreeCache, pack
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
+from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.engines.sampling import answer_wants
 from langchain_rain.engines.text import Conversation, TextCodec
 from langchain_rain.engines.work import EmbedWork, ExpandWork, Got, RolloutWork, ScoreWork, Want, Work
@@ -49,6 +51,8 @@ class TransformersEngine:
     Raises:
         EngineError: the model cannot be searched with: what it lacks is named.
     """
+
+    writes_whole_messages = False
 
     def __init__(self, model: Any, tokenizer: Any, *, embeddings: Embeddings | None = None, name: str = "") -> None:
         self.name = name or str(model.config.name_or_path) or type(model).__name__
@@ -131,13 +135,27 @@ class TransformersEngine:
         """The largest number of token positions that one conversation has had cached at once."""
         return max([self._peak_of_closed, *(tree.peak_num_cached for tree in self._trees.values())])
 
-    def open(self, prompt: str, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations go through a template of the model's own; else they are put in lines."""
+        return self._codec.has_chat_template
+
+    def check_tools(self) -> None:
+        """Checks that the model can be offered tools.
+
+        Raises:
+            RainConfigError: it cannot; says why.
+        """
+        self._codec.check_tools()
+
+    def open(self, prompt: str | Dialogue, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
         """Begins a conversation.
 
         Raises:
             EngineError: the prompt is empty and the model cannot begin a text, or prompt and answer exceed its context.
         """
-        tokens = self._codec.prompt_tokens(prompt)
+        conversation = self._conversation(prompt, max_tokens, stop)
+        tokens = conversation.prompt_tokens
         if len(tokens) + max_tokens > self.max_context:
             raise EngineError(
                 f"A prompt of {len(tokens)} tokens and max_tokens={max_tokens} exceed the context of {self.name}, "
@@ -145,8 +163,20 @@ class TransformersEngine:
                 engine=self.name,
             )
         context = Context(self.name, num_prompt_tokens=len(tokens))
-        self._conversations[context] = Conversation(tokens, max_tokens, tuple(stop))
+        self._conversations[context] = conversation
         return context
+
+    def reader(self, context: Context) -> AnswerReader:
+        """Reads the answer of an open conversation."""
+        return self._codec.reader(self._conversations[context])
+
+    def _conversation(self, prompt: str | Dialogue, max_tokens: int, stop: Sequence[str]) -> Conversation:
+        if isinstance(prompt, str):
+            return Conversation(self._codec.prompt_tokens(prompt), max_tokens, tuple(stop))
+        if self.has_chat_template:
+            return self._codec.dialogue(prompt, max_tokens=max_tokens, stop=stop)
+        tokens = self._codec.prompt_tokens(as_lines(prompt.messages))
+        return Conversation(tokens, max_tokens, (*stop, *NEXT_TURNS), continues_line=True)
 
     def close(self, context: Context) -> None:
         """Frees the row of a conversation; the memory of all rows with the last of them. What it still asks fails."""

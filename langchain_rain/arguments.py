@@ -1,0 +1,315 @@
+"""What `ChatRain` and `RainLLM` are told, and how an answer is begun and described by it."""
+
+import inspect
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import HumanMessage
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SkipValidation, ValidationError, model_validator
+
+from langchain_rain import drivers
+from langchain_rain.config import RainConfig
+from langchain_rain.drivers import Budget, Job, Outcome
+from langchain_rain.engines.base import ChatEngine, Cost, Engine
+from langchain_rain.engines.callables import CallableEngine
+from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
+from langchain_rain.engines.loading import DEMO_MODEL, load_engine
+from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
+from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
+from langchain_rain.rubrics import Rubric
+from langchain_rain.rubrics.evaluate import RubricJudge, ValueJudge
+from langchain_rain.search.drafts import draft
+from langchain_rain.search.paper import SearchResult, generate
+from langchain_rain.search.protocol import Context, Judge, derive_search_seed
+from langchain_rain.search.state import Search
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One prompt being answered.
+
+    Attributes:
+        search: what is known so far.
+        job: the search as a driver takes it.
+        seed: the one it was begun with.
+        arguments: what it was begun by.
+    """
+
+    search: Search
+    job: Job[SearchResult]
+    seed: int
+    arguments: "RainArguments"
+
+    def close_if_not_begun(self) -> None:
+        """Closes what a driver did not come to: a task that is cancelled before its first turn closes nothing."""
+        if inspect.getgeneratorstate(self.job.steps) == inspect.GEN_CREATED:
+            drivers.close_contexts(self.job.contexts)
+
+    def release(self, outcome: Outcome[SearchResult] | Exception) -> Release:
+        """What the caller is given; what it raises is the policy's."""
+        policy = self.arguments.policy
+        if isinstance(outcome, EngineError):
+            return policy.release_after(outcome, self.search.satisfied_text, self.search.tree.root.text)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return policy.release(outcome.result, self.search.satisfied_text)
+
+    def info(self, outcome: Outcome[SearchResult] | Exception, release: Release) -> dict[str, Any]:
+        """What the answer tells of itself: why it ended, and what happened."""
+        result = outcome.result if isinstance(outcome, Outcome) else None
+        settings = {
+            "num_tokens": len(self.search.tree.root.prefix),
+            "preset": self.arguments.searching_config.preset_name,
+            "rubric": self.arguments.rubric_description,
+            "seed": self.seed,
+        }
+        finish: Literal["stop", "length", "unsatisfied"] = "unsatisfied"
+        if release.bypass is not None or (result is not None and result.is_satisfied):
+            ended_by_itself = result is not None and result.stop_reason in ("eos", "stop")
+            finish = "stop" if ended_by_itself else "length"
+        return {"finish_reason": finish, "rain": describe(result, release, cost=cost_of(outcome), settings=settings)}
+
+
+def cost_of(outcome: Outcome[SearchResult] | Exception) -> Cost | None:
+    """What was run for it, as far as that is known."""
+    cost = outcome.cost if isinstance(outcome, Outcome) else getattr(outcome, "cost", None)
+    assert cost is None or isinstance(cost, Cost)
+    return cost
+
+
+class RainArguments(BaseModel):
+    """Arguments of `ChatRain` and `RainLLM`, and of one call of `ChatRain` where it brings its own."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    model: SkipValidation[str | Engine | BaseChatModel] = Field(
+        default=DEMO_MODEL,
+        description='Hugging Face id or folder, "demo" for the bundled model, any LangChain chat model, or an engine.',
+    )
+    judge: SkipValidation[str | Engine | BaseChatModel | Callable[[str], Any] | None] = Field(
+        default=None,
+        description="The model that judges, given like `model`, or a function from the transcript to a value in "
+        "[-1, 1]; None: the writer judges itself.",
+    )
+    rubric: SkipValidation[str | Rubric] = Field(
+        default="harmlessness",
+        description="What answers are judged by: a rubric, or the name of one in the library. A function that judges "
+        "goes by its own.",
+    )
+    config: RainConfig = Field(default_factory=RainConfig, description="How to search.")
+    seed: int | None = Field(default=None, description="Same seed, same answer; None: drawn, and told on the result.")
+    max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
+    temperature: float | None = Field(
+        default=None, ge=0, le=10, allow_inf_nan=False, description="Of all sampling; None: that of `config`."
+    )
+    stop: list[str] | None = Field(default=None, description="The answer ends before any of these strings.")
+    on_unsatisfied: SkipValidation[Policy] = Field(
+        default="refuse", description='What to give when no answer satisfies: "refuse", "best", "raise", or a callable.'
+    )
+    on_error: SkipValidation[Policy] = Field(
+        default="raise", description="The same when an engine fails; raising lets retries and fallbacks work."
+    )
+    refusal_message: str = Field(default="I cannot help with that.", min_length=1, description="What a refusal says.")
+    max_seconds: float | None = Field(
+        default=None, gt=0, description="Budget: wall-clock time per answer; the best so far goes by `on_unsatisfied`."
+    )
+    max_forward_tokens: int | None = Field(
+        default=None, ge=1, description="Budget: token positions through the model per answer."
+    )
+    timeout: float | None = Field(
+        default=None, gt=0, description="Seconds per answer after which the model counts as failed: see `on_error`."
+    )
+
+    # What was given is loaded once; by name or object, so that a copy with other arguments never works with old ones.
+    _engines: dict[str | int, Engine] = PrivateAttr(default_factory=dict)
+    _rubrics: dict[str, Rubric] = PrivateAttr(default_factory=dict)
+    _nonce: str = PrivateAttr(default_factory=lambda: secrets.token_hex(8))
+
+    def __init__(self, **kwargs: Any) -> None:
+        try:
+            super().__init__(**kwargs)
+        except ValidationError as error:
+            raise RainConfigError(describe_mistakes(type(self).__name__, error)) from error
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares the engines."""
+        shared = {id(each): each for each in (self.model, self.judge, *self._engines.values()) if each is not None}
+        return super().__deepcopy__({**(memo or {}), **shared})
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What is pickled: engines are loaded again where they are needed."""
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_engines": {}}}
+
+    @model_validator(mode="after")
+    def _check_rain_arguments(self) -> Self:
+        for name in ("on_unsatisfied", "on_error"):
+            policy = getattr(self, name)
+            if not callable(policy) and policy not in ("refuse", "best", "raise"):
+                raise ValueError(f"{name}: allowed are 'refuse', 'best', 'raise' or a callable, given {policy!r}")
+        check_stop(self.stop or [])
+        return self
+
+    def load(self) -> None:
+        """Loads what is given by name, so that a mistake shows at once and not at the first call."""
+        _ = self.used_rubric, self.writer, self.judging_engine
+
+    @property
+    def writer(self) -> Engine:
+        """The engine that writes."""
+        return self._engine("model")
+
+    @property
+    def judging_engine(self) -> Engine:
+        """The engine that judges; the writer unless another was given."""
+        return self.writer if self.judge is None else self._engine("judge")
+
+    def _engine(self, argument: Literal["model", "judge"]) -> Engine:
+        given = getattr(self, argument)
+        key = given if isinstance(given, str) else id(given)  # the engine keeps the object, so that its id stays
+        if key not in self._engines:
+            self._engines[key] = load_engine(given, argument)
+        return self._engines[key]
+
+    @property
+    def used_rubric(self) -> Rubric:
+        """The rubric as such."""
+        if not isinstance(self.rubric, str):
+            return _as_rubric(self.rubric)
+        if self.rubric not in self._rubrics:
+            self._rubrics[self.rubric] = _as_rubric(self.rubric)
+        return self._rubrics[self.rubric]
+
+    @property
+    def rubric_description(self) -> dict[str, Any]:
+        """What answers are judged by, as results and cache keys name it."""
+        if isinstance(self.judging_engine, CallableEngine):
+            return {"name": self.judging_engine.name, "hash": None}
+        return {"name": self.used_rubric.name, "hash": self.used_rubric.content_hash}
+
+    @property
+    def searching_config(self) -> RainConfig:
+        """How to search, with the temperature that goes before that of `config`."""
+        if self.temperature is None:
+            return self.config
+        return self.config.model_copy(update={"temperature": self.temperature})
+
+    @property
+    def policy(self) -> ReleasePolicy:
+        """What the caller is given."""
+        return ReleasePolicy(self.on_unsatisfied, self.on_error, self.refusal_message)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that an answer depends on, so that a cache never mistakes one guard for another."""
+        return {
+            "model": dict(self.writer.identity),
+            "judge": dict(self.judging_engine.identity),
+            "rubric": self.rubric_description,
+            "config": self.searching_config.model_dump(mode="json"),
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+            "own_stop": self.stop,  # under "stop" LangChain puts that of the call, None too
+            "on_unsatisfied": self._policy_name(self.on_unsatisfied),
+            "on_error": self._policy_name(self.on_error),
+            "refusal_message": self.refusal_message,
+            "max_seconds": self.max_seconds,
+            "max_forward_tokens": self.max_forward_tokens,
+            "timeout": self.timeout,
+        }
+
+    def _policy_name(self, policy: Policy) -> str:
+        """Names a policy; what has no name of its own is told apart by who holds it."""
+        if isinstance(policy, str):
+            return policy
+        if inspect.isfunction(policy) and "<" not in policy.__qualname__:
+            return f"{policy.__module__}.{policy.__qualname__}"
+        return f"{policy!r} of {self._nonce}"
+
+    def begin(self, prompt: str | Dialogue, transcript: str, stop: list[str] | None) -> Answer:
+        """Opens the contexts and makes the search for one prompt.
+
+        Args:
+            prompt: what is to be answered.
+            transcript: what stands before the answer when it is judged.
+            stop: of this call; None for the own.
+        """
+        stop = stop if stop is not None else self.stop or []
+        check_stop(stop)
+        writer, judging_engine = self.writer, self.judging_engine
+        contexts: dict[Context, Engine] = {}
+        try:
+            writing = judging = _open(writer, prompt, max_tokens=self.max_tokens, stop=stop)
+            contexts[writing] = writer
+            if judging_engine is not writer:
+                judging = _open_to_judge(judging_engine, prompt, max_tokens=self.max_tokens)
+                contexts[judging] = judging_engine
+        except BaseException:
+            drivers.close_contexts(contexts)
+            raise
+        seed = self.seed if self.seed is not None else secrets.randbits(63)
+        search = Search(
+            writing,
+            self._made_judge(judging),
+            self.searching_config.to_search_config(),
+            derive_search_seed(seed, transcript),
+            transcript=transcript,
+        )
+        writes_whole = isinstance(writer, ChatEngine) and writer.writes_whole_messages
+        budget = Budget(self.max_seconds, self.max_forward_tokens, self.timeout)
+        return Answer(search, Job((draft if writes_whole else generate)(search), contexts, budget), seed, self)
+
+    def _made_judge(self, judging: Context) -> Judge:
+        if isinstance(self.judging_engine, CallableEngine):
+            return ValueJudge(judging)
+        config = self.searching_config
+        return RubricJudge(self.used_rubric, judging, config.scoring, config.min_option_mass)
+
+
+def _open(engine: Engine, prompt: str | Dialogue, *, max_tokens: int, stop: list[str]) -> Context:
+    if isinstance(prompt, str) or isinstance(engine, ChatEngine):
+        return engine.open(prompt, max_tokens=max_tokens, stop=stop)  # type: ignore[arg-type]  # not narrowed
+    return engine.open(as_lines(prompt.messages), max_tokens=max_tokens, stop=[*stop, *NEXT_TURNS])
+
+
+def _open_to_judge(engine: Engine, prompt: str | Dialogue, *, max_tokens: int) -> Context:
+    """A conversation for judgements, whose questions hold all they need: of the prompt only who asks is told."""
+    calls = prompt.calls if isinstance(prompt, Dialogue) else None
+    if isinstance(engine, ChatEngine | CallableEngine):
+        return engine.open(Dialogue((HumanMessage("?"),), calls=calls), max_tokens=max_tokens)
+    return engine.open("?", max_tokens=max_tokens)
+
+
+def check_stop(stop: Any) -> None:
+    """Checks stop strings.
+
+    Raises:
+        RainConfigError: it is no list of strings, or one of them is empty.
+    """
+    if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
+        raise RainConfigError(f"stop: a list of strings, none of them empty, is allowed, given {stop!r}.")
+
+
+def check_text(what: str, text: str) -> None:
+    """Checks that a text is valid Unicode.
+
+    Raises:
+        RainConfigError: it holds half of a character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RainConfigError(
+            f"The {what} {text!r} is not valid Unicode text at position {error.start}: {error.reason}."
+        ) from error
+
+
+def _as_rubric(rubric: Any) -> Rubric:
+    if isinstance(rubric, Rubric):
+        return rubric
+    if isinstance(rubric, str):
+        return Rubric.load(rubric)
+    raise RainConfigError(f"rubric: a Rubric or the name of one in the library is allowed, given {rubric!r}.")

@@ -1,0 +1,507 @@
+"""ChatRain: messages in, message out, as a LangChain chat model."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Self
+from uuid import UUID
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.language_models.model_profile import ModelProfile
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.uuid import uuid7
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, model_validator
+
+from langchain_rain._version import __version__
+from langchain_rain.arguments import Answer, RainArguments, check_text
+from langchain_rain.callbacks import Run
+from langchain_rain.drivers import Outcome
+from langchain_rain.engines.base import ChatEngine
+from langchain_rain.engines.calling import Calls
+from langchain_rain.engines.chat_model import ChatModelEngine
+from langchain_rain.engines.dialogue import Dialogue, as_lines
+from langchain_rain.engines.reading import AnswerReader, PlainReader
+from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.search.paper import SearchResult
+from langchain_rain.streaming import Happening, Releasing, ahappenings, happenings
+from langchain_rain.structured import structured
+from langchain_rain.trace import records_of
+from langchain_rain.usage import usage_of
+
+CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config"} | {
+    "rain_config",
+    "max_judged_turns",
+}
+"""Arguments that a call may bring of its own. `config` is LangChain's there, so RAIN's is `rain_config`."""
+
+TOOL_ARGUMENTS = frozenset({"tools", "tool_choice"})
+"""What `bind_tools` makes of tools for a local model."""
+
+
+class CallArguments(RainArguments):
+    """The arguments that hold for one call."""
+
+    max_judged_turns: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many of the last turns of the conversation the judge sees; None: all.",
+    )
+
+
+class ChatRain(CallArguments, BaseChatModel):
+    """A chat model that rewinds: it judges its own answer while it writes, and gives out only what was judged well.
+
+    An answer that ends without satisfying the rubric is refused by default, and says so: `finish_reason` is
+    "unsatisfied". A stream brings exactly the text of `invoke`, as it is committed.
+
+    A call may bring arguments of its own: `invoke(..., rubric=..., rain_config=..., max_seconds=...)`, or `bind`.
+
+    Example:
+        ```python
+        chat = ChatRain(model="path/to/model", rubric="harmlessness", seed=7)
+        chat.invoke("How do I wash the bike?")
+        ```
+
+    Raises:
+        RainConfigError: an argument is unknown or out of range.
+        RubricError: there is no such rubric.
+        EngineError: the model cannot be loaded or searched with.
+    """
+
+    streaming: bool | None = Field(default=None, description="Whether `invoke` too goes through the stream.")
+    max_retries: int = Field(
+        default=0, ge=0, description="How often an answer is begun anew after an engine failed in a way that may pass."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, exclude=True, description="Nothing here needs one; a chat model given as `model` has its own."
+    )
+
+    _run: Run | None = PrivateAttr(default=None)  # set on the copy that answers one call, never on what users hold
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.load()
+
+    @model_validator(mode="after")
+    def _set_langchain_rain_version(self) -> Self:
+        self._add_version("langchain-rain", __version__)
+        return self
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        return self.model.profile if isinstance(self.model, BaseChatModel) else None
+
+    @property
+    def _llm_type(self) -> str:
+        return "chat-rain"
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model that writes."""
+        return self.writer.name
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return {**self.identity, "max_judged_turns": self.max_judged_turns}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop if stop is not None else self.stop, **kwargs)
+        params["ls_provider"] = "rain"
+        params["ls_model_name"] = str(kwargs.get("model") or self.model_name)
+        params["ls_temperature"] = self.searching_config.temperature
+        params["ls_max_tokens"] = self.max_tokens
+        return params
+
+    # --- Answering -----------------------------------------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        run = self._run_of(run_manager)
+        for attempt in range(self.max_retries + 1):
+            answering = self._begin(messages, stop, kwargs, run, loop=None)
+            outcome: Happening | None = None
+            with closing(happenings(answering.answer.job)) as events:
+                for outcome in events:
+                    _tell(run, outcome)
+            if not _may_pass(outcome) or attempt == self.max_retries:
+                break
+        return answering.result(outcome)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        run = self._run_of(run_manager)
+        for attempt in range(self.max_retries + 1):
+            answering = self._begin(messages, stop, kwargs, run, loop=asyncio.get_running_loop())
+            outcome: Happening | None = None
+            async with aclosing(ahappenings(answering.answer.job)) as events:
+                async for outcome in events:
+                    await _atell(run, outcome)
+            if not _may_pass(outcome) or attempt == self.max_retries:
+                break
+        return answering.result(outcome)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        run = self._run_of(run_manager)
+        for attempt in range(self.max_retries + 1):
+            answering = self._begin(messages, stop, kwargs, run, loop=None)
+            with closing(happenings(answering.answer.job)) as events:
+                for event in events:
+                    _tell(run, event)
+                    if answering.may_begin_anew(event) and attempt < self.max_retries:
+                        break
+                    yield from answering.chunks(event)
+                else:
+                    return
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        run = self._run_of(run_manager)
+        for attempt in range(self.max_retries + 1):
+            answering = self._begin(messages, stop, kwargs, run, loop=asyncio.get_running_loop())
+            async with aclosing(ahappenings(answering.answer.job)) as events:
+                async for event in events:
+                    await _atell(run, event)
+                    if answering.may_begin_anew(event) and attempt < self.max_retries:
+                        break
+                    for chunk in answering.chunks(event):
+                        yield chunk
+                else:
+                    return
+
+    def _begin(
+        self,
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        given: Mapping[str, Any],
+        run: Run | None,
+        *,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> "_Answering":
+        arguments = self._for_call(given)
+        callbacks = (run.children() if loop is None else run.achildren()) if run is not None else None
+        dialogue = self._dialogue(messages, given, Calls(callbacks, loop))
+        writer = arguments.writer
+        has_template = isinstance(writer, ChatEngine) and writer.has_chat_template
+        transcript = as_lines(messages, max_turns=arguments.max_judged_turns) + (" " if has_template else "")
+        check_text("conversation", transcript)
+        answer = arguments.begin(dialogue, transcript, stop)
+        reader: AnswerReader = PlainReader(skips_space=True)
+        if isinstance(writer, ChatEngine):
+            reader = writer.reader(answer.search.context)
+            answer.search.transcript += reader.beginning
+        return _Answering(answer, reader, Releasing(arguments.policy.holds_back))
+
+    def _dialogue(self, messages: Sequence[BaseMessage], given: Mapping[str, Any], calls: Calls) -> Dialogue:
+        if not isinstance(self.writer, ChatModelEngine):
+            return Dialogue(tuple(messages), tuple(given.get("tools") or ()), given.get("tool_choice"), calls=calls)
+        limits: dict[str, Any] = {
+            name: getattr(self, name) for name in ("temperature", "max_tokens") if name in self.model_fields_set
+        }
+        passed_on = {name: value for name, value in given.items() if name not in CALL_ARGUMENTS}
+        passed_on |= {name: given[name] for name in ("temperature", "max_tokens") if name in given}
+        return Dialogue(tuple(messages), call_arguments={**limits, **passed_on}, calls=calls)
+
+    def _for_call(self, given: Mapping[str, Any]) -> CallArguments:
+        """The arguments that hold for a call that brings `given` of its own."""
+        allowed = CALL_ARGUMENTS | TOOL_ARGUMENTS
+        unknown = [name for name in given if name not in allowed]
+        if not isinstance(self.writer, ChatModelEngine) and unknown:
+            raise RainConfigError(f"A call takes {', '.join(sorted(allowed))}; given {', '.join(sorted(unknown))}.")
+        for name in unknown:  # the chat model may know it, but a guard that is misspelt must not go missing
+            if meant := get_close_matches(name, CALL_ARGUMENTS, n=1, cutoff=0.75):
+                raise RainConfigError(f"A call takes {meant[0]!r}, given {name!r}.")
+        own = {name.replace("rain_config", "config"): given[name] for name in CALL_ARGUMENTS & given.keys()}
+        if not own:
+            return self
+        kept = {name: getattr(self, name) for name in CallArguments.model_fields if name in self.model_fields_set}
+        arguments = CallArguments(**{**kept, **own})
+        arguments._engines, arguments._rubrics, arguments._nonce = self._engines, self._rubrics, self._nonce
+        return arguments
+
+    # --- Tools and structured output -----------------------------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Binds tools that an answer may call.
+
+        Args:
+            tools: functions, pydantic classes, LangChain tools or schemas.
+            tool_choice: "any" (or "required", True), the name of a tool, "auto" or None. With a chat model as `model`
+                whatever that takes.
+            **kwargs: other arguments of the call.
+
+        Raises:
+            RainConfigError: the model cannot call tools; it says why.
+        """
+        if isinstance(self.writer, ChatModelEngine):
+            self.writer.check_tools()
+            choice: dict[str, Any] = {} if tool_choice is None else {"tool_choice": tool_choice}
+            own = {name: kwargs.pop(name) for name in CALL_ARGUMENTS & kwargs.keys()}
+            bound = self.writer.model.bind_tools(tools, **choice, **kwargs)
+            if not isinstance(bound, RunnableBinding):
+                raise RainConfigError(
+                    f"{self.model_name}: its bind_tools gave {bound!r}; a RunnableBinding is needed, whose arguments "
+                    "are passed on."
+                )
+            return self.bind(**{**bound.kwargs, **own})
+        if not isinstance(self.writer, ChatEngine):
+            raise RainConfigError(f"{self.model_name} cannot call tools: its engine takes no conversations.")
+        self.writer.check_tools()
+        schemas = [convert_to_openai_tool(each) for each in tools]
+        return self.bind(tools=schemas, tool_choice=_checked_choice(tool_choice, schemas), **kwargs)
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, method: str | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Answers that match a schema: by calling a tool where the model can, else as JSON that is checked.
+
+        Args:
+            schema: a pydantic class, a TypedDict class, a JSON schema or an OpenAI tool.
+            include_raw: whether message and parsing error come with the parsed answer instead of being raised.
+            method: "function_calling", "json_schema" or "json_mode"; None: a tool where there are tools.
+            **kwargs: `strict`, of no effect on a local model; with a chat model as `model` whatever that takes.
+
+        Raises:
+            RainConfigError: there is no such method, or the model cannot call tools.
+        """
+        if method not in (None, "function_calling", "json_schema", "json_mode"):
+            raise RainConfigError(
+                f"method: 'function_calling', 'json_schema' or 'json_mode' is allowed, given {method!r}."
+            )
+        if method == "function_calling" or (method is None and self._has_tools):
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        return structured(self, schema, method=method or "json_schema", include_raw=include_raw)
+
+    @property
+    def _has_tools(self) -> bool:
+        try:
+            if isinstance(self.writer, ChatEngine):
+                self.writer.check_tools()
+                return True
+        except RainConfigError:
+            pass
+        return False
+
+    # --- The run that a call belongs to --------------------------------------------------------------------------
+    # LangChain calls `_stream` without telling it the run, so a copy of the model that knows it answers the call.
+
+    def _run_of(self, manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> Run | None:
+        return Run.of(manager, manager.run_id) if manager is not None else self._run
+
+    def _within(self, run: Run | None) -> Self:
+        copy = self.model_copy()
+        copy._run = run
+        return copy
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Yields the answer as it is committed; the chunks add up to the answer of `invoke`."""
+        config = _checked_config(config)
+        manager = CallbackManager.configure(
+            config.get("callbacks"), self.callbacks, self.verbose, config.get("tags"), self.tags, config.get("metadata")
+        )
+        run_id = config.get("run_id") or UUID(str(uuid7()))
+        copy = self._within(Run.of(manager, run_id))
+        config = {**config, "callbacks": manager, "run_id": run_id}
+        yield from super(ChatRain, copy).stream(input, config, stop=stop, **kwargs)
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Like `stream`, without blocking the event loop."""
+        config = _checked_config(config)
+        manager = AsyncCallbackManager.configure(
+            config.get("callbacks"), self.callbacks, self.verbose, config.get("tags"), self.tags, config.get("metadata")
+        )
+        run_id = config.get("run_id") or UUID(str(uuid7()))
+        copy = self._within(Run.of(manager, run_id))
+        config = {**config, "callbacks": manager, "run_id": run_id}
+        chunks = super(ChatRain, copy).astream(input, config, stop=stop, **kwargs)
+        async with aclosing(chunks) as closing_chunks:  # type: ignore[type-var]  # a generator, typed as an iterator
+            async for chunk in closing_chunks:
+                yield chunk
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        copy = self._within(self._run_of(run_manager))
+        return super(ChatRain, copy)._generate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        copy = self._within(self._run_of(run_manager))
+        return await super(ChatRain, copy)._agenerate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
+
+
+@dataclass(slots=True)
+class _Answering:
+    """An answer on its way to the caller."""
+
+    answer: Answer
+    reader: AnswerReader
+    releasing: Releasing
+    _shown: str = ""
+    _has_fed: str = field(default="")
+
+    def may_begin_anew(self, event: Happening) -> bool:
+        """Whether an engine failed in a way that may pass, and nothing has been given out yet."""
+        return _may_pass(event) and not self._shown
+
+    def chunks(self, event: Happening) -> Iterator[ChatGenerationChunk]:
+        """The chunks that may be given out now; the last brings what is told of the whole answer."""
+        if isinstance(event, Outcome | EngineError):
+            shown = self._shown
+            generation = self._finish(event)
+            message = generation.message
+            assert isinstance(message, AIMessage)
+            rest: Any = message.content
+            if isinstance(rest, str):
+                assert rest.startswith(shown)
+                rest = rest[len(shown) :]
+            yield ChatGenerationChunk(message=_last_chunk(message, rest), generation_info=generation.generation_info)
+        elif piece := self._show(self.releasing.take(event)):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+
+    def result(self, outcome: Happening | None) -> ChatResult:
+        """The whole answer at once."""
+        assert isinstance(outcome, Outcome | EngineError)
+        return ChatResult(generations=[self._finish(outcome)])
+
+    def _finish(self, outcome: Outcome[SearchResult] | EngineError) -> ChatGeneration:
+        release = self.answer.release(outcome)
+        self._show(release.answer[len(self._has_fed) :])
+        result = outcome.result if isinstance(outcome, Outcome) else None
+        if release.addition is None and result is not None:
+            message = self.reader.message(result.tokens)
+        else:  # an answer that is not whole calls no tools
+            message = AIMessage(self._shown + release.addition_after(self._shown))
+        info = {
+            "model_name": self.answer.arguments.writer.name,
+            **message.response_metadata,
+            **self.answer.info(outcome, release),
+        }
+        is_whole = release.addition is None
+        usage = usage_of(self.answer, outcome, message if is_whole else None)
+        message = message.model_copy(update={"usage_metadata": usage, "response_metadata": {}, "id": None})
+        return ChatGeneration(message=message, generation_info=info)
+
+    def _show(self, text: str) -> str:
+        self._has_fed += text
+        piece = self.reader.feed(text) if text else ""
+        self._shown += piece
+        return piece
+
+
+def _last_chunk(message: AIMessage, rest: Any) -> AIMessageChunk:
+    calls = [
+        tool_call_chunk(
+            name=call["name"], args=json.dumps(call["args"], ensure_ascii=False), id=call["id"], index=index
+        )
+        for index, call in enumerate(message.tool_calls)
+    ]
+    return AIMessageChunk(
+        content=rest,
+        additional_kwargs=message.additional_kwargs,
+        tool_call_chunks=calls,
+        invalid_tool_calls=message.invalid_tool_calls,
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
+
+
+def _tell(run: Run | None, event: Happening) -> None:
+    if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
+        run.tell(records_of(event))
+
+
+async def _atell(run: Run | None, event: Happening) -> None:
+    if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
+        await run.atell(records_of(event))
+
+
+def _may_pass(event: Happening | None) -> bool:
+    return isinstance(event, EngineError) and event.is_retryable
+
+
+def _checked_config(config: RunnableConfig | None) -> RunnableConfig:
+    if config is not None and not isinstance(config, dict):
+        raise RainConfigError(
+            f"config: LangChain's RunnableConfig is allowed, given {config!r}; that of the search is `rain_config`."
+        )
+    return ensure_config(config)
+
+
+def _checked_choice(choice: Any, schemas: Sequence[Mapping[str, Any]]) -> str | None:
+    """The choice as one of three things: "any", the name of a tool, or None."""
+    names = [schema["function"]["name"] for schema in schemas]
+    if isinstance(choice, Mapping):
+        choice = choice.get("function", {}).get("name")
+    if choice in (None, False, "auto"):
+        return None
+    if choice in (True, "any", "required"):
+        return names[0] if len(names) == 1 else "any"
+    if choice not in names:
+        raise RainConfigError(
+            f"tool_choice: 'any', 'auto', None or one of {', '.join(map(repr, names))} is allowed, given {choice!r}."
+        )
+    return str(choice)

@@ -1,0 +1,94 @@
+"""A function of the user's as judge: transcript -> value in [-1, 1]."""
+
+import asyncio
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from langchain_rain.engines.base import Answered, Cost
+from langchain_rain.engines.calling import CallingChannel, Calls
+from langchain_rain.engines.dialogue import Dialogue
+from langchain_rain.errors import EngineError
+from langchain_rain.search.protocol import Context, OptionLogprobs, Request, Score
+
+JudgeFunction: TypeAlias = Callable[[str], float | Awaitable[float | None] | None]
+"""Takes a transcript, returns how good its last turn is, from -1 to 1; None to abstain. It may be a coroutine function,
+which is awaited on the caller's event loop; it is then for the async methods alone."""
+
+
+class CallableEngine:
+    """Answers the `Score` of a `ValueJudge` by a function; it writes nothing.
+
+    Args:
+        function: judges a transcript.
+    """
+
+    def __init__(self, function: JudgeFunction) -> None:
+        self._function = function
+        self.name = getattr(function, "__qualname__", None) or type(function).__name__
+        self.channel = CallingChannel(self)
+        self._calls: dict[Context, Calls] = {}
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The function by its name if it has one of its own; else by the object, which no other process shares."""
+        is_named = inspect.isfunction(self._function) and "<" not in self.name
+        return {
+            "engine": "callable",
+            "name": f"{self._function.__module__}.{self.name}" if is_named else repr(self._function),
+        }
+
+    def open(self, prompt: str | Dialogue, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
+        """Begins a conversation."""
+        context = Context(self.name, num_prompt_tokens=0)
+        self._calls[context] = (prompt.calls if isinstance(prompt, Dialogue) else None) or Calls()
+        return context
+
+    def calls_of(self, context: Context) -> Calls:
+        """On whose behalf a conversation is."""
+        return self._calls[context]
+
+    def forget(self, context: Context) -> None:
+        """Frees what a conversation holds."""
+        self._calls.pop(context, None)
+
+    def call(self, request: Request) -> Answered:
+        """Judges in this thread."""
+        value = self._function(_transcript(request, self.name))
+        if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
+                value.close()
+            raise EngineError(
+                f"{self.name} is a coroutine function; a judge like it is for ainvoke, astream and abatch.",
+                engine=self.name,
+            )
+        return Answered(self._reply(value), Cost())
+
+    async def acall(self, request: Request) -> Answered:
+        """Judges on this event loop if the function is a coroutine function; else in a thread."""
+        transcript = _transcript(request, self.name)
+        if inspect.iscoroutinefunction(self._function) or inspect.iscoroutinefunction(
+            getattr(self._function, "__call__", None)  # noqa: B004 - an object may have an async __call__
+        ):
+            value: Any = self._function(transcript)
+            return Answered(self._reply(await value), Cost())
+        return await asyncio.to_thread(self.call, request)
+
+    def _reply(self, value: Any) -> OptionLogprobs:
+        if value is None:
+            return OptionLogprobs((-math.inf, -math.inf), mass=0.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
+            raise EngineError(
+                f"{self.name} judged a transcript to be {value!r}; a number from -1 to 1 or None is allowed.",
+                engine=self.name,
+                request="Score",
+            )
+        shares = ((1 + value) / 2, (1 - value) / 2)
+        return OptionLogprobs(tuple(math.log(share) if share > 0 else -math.inf for share in shares), mass=1.0)
+
+
+def _transcript(request: Request, name: str) -> str:
+    if not isinstance(request, Score):
+        raise EngineError(f"{name} judges and does not write.", engine=name, request=type(request).__name__)
+    return request.question

@@ -1,0 +1,154 @@
+"""A channel to what is called and not stepped: chat models and functions of the user's.
+
+They are called as the user would call them. On behalf of a coroutine that is on its own event loop, where clients and
+callback handlers of the user live; else in a thread. Nothing waits for anything but its own answer.
+"""
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from langchain_core.callbacks import BaseCallbackManager, UsageMetadataCallbackHandler
+
+from langchain_rain.engines.base import Answered, Cost, Listener, checked_reply
+from langchain_rain.errors import EngineError
+from langchain_rain.search.protocol import Context, Request
+
+logger = logging.getLogger(__name__)
+
+MAX_THREADS = 64
+"""Calls of one engine that may be under way in threads at once."""
+
+
+def _own_context() -> contextvars.Context:
+    """A copy of the caller's context in which no handler counts usage: what is called here is counted by the caller."""
+    context = contextvars.copy_context()
+    for variable, value in context.items():
+        if isinstance(value, UsageMetadataCallbackHandler):
+            context.run(variable.set, None)
+    return context
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calls:
+    """On whose behalf something is called.
+
+    Attributes:
+        callbacks: that the calls are child runs under; None for none.
+        loop: the event loop of the caller if it is a coroutine.
+        context: the caller's context variables.
+    """
+
+    callbacks: BaseCallbackManager | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    context: contextvars.Context = field(default_factory=_own_context)
+
+
+class Callee(Protocol):
+    """An engine that is called."""
+
+    @property
+    def name(self) -> str:
+        """Names the engine in errors."""
+
+    def calls_of(self, context: Context) -> Calls:
+        """On whose behalf a conversation is."""
+
+    def call(self, request: Request) -> Answered:
+        """Answers a request; what it raises becomes the reply."""
+
+    async def acall(self, request: Request) -> Answered:
+        """The same without blocking the event loop."""
+
+    def forget(self, context: Context) -> None:
+        """Frees what a conversation holds."""
+
+
+class CallingChannel:
+    """Calls a `Callee`, each request on its own."""
+
+    def __init__(self, engine: Callee) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._under_way: dict[Future[Answered], tuple[Listener, int]] = {}
+
+    def post(self, job: Callable[[], None]) -> None:
+        """Runs `job` now: nobody owns a model that is called."""
+        job()
+
+    def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
+        """Asks; the listener hears of each answer where it arrives."""
+        for number, request in requests.items():
+            try:
+                future = self._start(request)
+            except Exception as error:  # noqa: BLE001 - the loop may be closed, threads may be used up; nobody hangs
+                self._tell(listener, number, request, error)
+                continue
+            with self._lock:
+                self._under_way[future] = (listener, number)
+            future.add_done_callback(lambda done, request=request: self._finish(done, request))  # type: ignore[misc]
+
+    def cancel(self, listener: Listener, numbers: Collection[int] | None = None) -> None:
+        """Drops what the listener has asked under `numbers`, None for all; a thread that has begun runs to its end."""
+        with self._lock:
+            dropped = [
+                future
+                for future, (asker, number) in self._under_way.items()
+                if asker is listener and (numbers is None or number in numbers)
+            ]
+            for future in dropped:
+                del self._under_way[future]
+        for future in dropped:
+            future.cancel()
+
+    def close(self, context: Context) -> None:
+        """Closes a conversation."""
+        self._engine.forget(context)
+
+    def _start(self, request: Request) -> "Future[Answered]":
+        calls = self._engine.calls_of(request.context)
+        if calls.loop is not None:
+            return _run_on(calls.loop, self._engine.acall(request), calls.context.copy())
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"rain-{self._engine.name}")
+        return self._pool.submit(calls.context.copy().run, self._engine.call, request)
+
+    def _finish(self, done: "Future[Answered]", request: Request) -> None:
+        with self._lock:
+            entry = self._under_way.pop(done, None)
+        if entry is None:
+            return
+        error = EngineError("The call was cancelled.") if done.cancelled() else done.exception()
+        self._tell(*entry, request, error or done.result())
+
+    def _tell(self, listener: Listener, number: int, request: Request, answered: Answered | BaseException) -> None:
+        name, kind = self._engine.name, type(request).__name__
+        if isinstance(answered, Answered):
+            listener.on_progress(answered.cost, {number: checked_reply(request, answered.reply, engine=name)})
+            return
+        failure = answered
+        if not isinstance(answered, EngineError):
+            logger.debug("A call of %s failed.", name, exc_info=answered)
+            failure = EngineError(
+                f"{name} failed: {type(answered).__name__}: {answered}", engine=name, request=kind, is_retryable=True
+            )
+            failure.__cause__ = answered
+        listener.on_progress(Cost(forward_passes=1), {number: failure})
+
+
+def _run_on(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Answered], context: contextvars.Context
+) -> "Future[Answered]":
+    """Runs a coroutine on a loop, usually another thread's; what is scheduled from inside a context stays in it."""
+    try:
+        return context.run(asyncio.run_coroutine_threadsafe, coroutine, loop)
+    except BaseException:
+        coroutine.close()
+        raise

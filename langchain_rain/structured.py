@@ -1,0 +1,64 @@
+"""Structured output without tools: the schema is put into the conversation, and the answer is checked against it."""
+
+import json
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
+
+
+def structured(
+    model: BaseChatModel, schema: dict[str, Any] | type, *, method: str, include_raw: bool
+) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+    """`model` followed by a check of its answer.
+
+    Args:
+        model: writes the answer.
+        schema: as for `with_structured_output`.
+        method: "json_schema" puts the schema into the conversation, "json_mode" leaves that to the user.
+        include_raw: as for `with_structured_output`.
+    """
+    json_schema = convert_to_json_schema(schema)
+
+    def instructed(given: LanguageModelInput) -> Sequence[BaseMessage]:
+        messages = model._convert_input(given).to_messages()
+        if method == "json_mode":
+            return messages
+        shown = json.dumps(json_schema, ensure_ascii=False)
+        instruction = f"Answer with one JSON object alone that matches this JSON schema:\n{shown}"
+        if messages and isinstance(messages[0], SystemMessage):
+            return [SystemMessage(f"{messages[0].text}\n\n{instruction}"), *messages[1:]]
+        return [SystemMessage(instruction), *messages]
+
+    told = {"kwargs": {"method": method}, "schema": json_schema}
+    asked = RunnableLambda(instructed) | model.bind(ls_structured_output_format=told)
+    parser = _parser(schema, json_schema)
+    if not include_raw:
+        return asked | parser
+    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=asked) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+
+def _parser(schema: Any, json_schema: dict[str, Any]) -> Runnable[AIMessage, Any]:
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        return PydanticOutputParser(pydantic_object=schema)
+
+    def checked(answer: Any) -> Any:
+        missing = [key for key in json_schema.get("required", []) if not isinstance(answer, dict) or key not in answer]
+        if not isinstance(answer, dict) or missing:
+            raise OutputParserException(
+                f"A JSON object with {', '.join(json_schema.get('required', []))} is wanted, given {answer!r}.",
+                llm_output=json.dumps(answer, default=str),
+            )
+        return answer
+
+    return JsonOutputParser() | RunnableLambda(checked)
