@@ -123,8 +123,12 @@ class RainArguments(BaseModel):
         default=None, gt=0, description="Seconds per answer after which the model counts as failed: see `on_error`."
     )
 
-    # What was given is loaded once; by name or object, so that a copy with other arguments never works with old ones.
-    _engines: dict[str | int, Engine] = PrivateAttr(default_factory=dict)
+    # By name or object, so that a copy with other arguments never works with old engines; a field and not private, as
+    # `configurable_fields` makes its copies from fields.
+    loaded: SkipValidation[dict[str | int, Engine]] = Field(
+        default_factory=dict, exclude=True, repr=False, description="Engines by what they were loaded from; leave it."
+    )
+
     _rubrics: dict[str, Rubric] = PrivateAttr(default_factory=dict)
     _nonce: str = PrivateAttr(default_factory=lambda: secrets.token_hex(8))
 
@@ -136,13 +140,13 @@ class RainArguments(BaseModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy that shares the engines."""
-        shared = {id(each): each for each in (self.model, self.judge, *self._engines.values()) if each is not None}
+        shared = {id(each): each for each in (self.model, self.judge, *self.loaded.values()) if each is not None}
         return super().__deepcopy__({**(memo or {}), **shared})
 
     def __getstate__(self) -> dict[Any, Any]:
         """What is pickled: engines are loaded again where they are needed."""
         state = super().__getstate__()
-        return {**state, "__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_engines": {}}}
+        return {**state, "__dict__": {**state["__dict__"], "loaded": {}}}
 
     @model_validator(mode="after")
     def _check_rain_arguments(self) -> Self:
@@ -170,9 +174,9 @@ class RainArguments(BaseModel):
     def _engine(self, argument: Literal["model", "judge"]) -> Engine:
         given = getattr(self, argument)
         key = given if isinstance(given, str) else id(given)  # the engine keeps the object, so that its id stays
-        if key not in self._engines:
-            self._engines[key] = load_engine(given, argument)
-        return self._engines[key]
+        if key not in self.loaded:
+            self.loaded[key] = load_engine(given, argument)
+        return self.loaded[key]
 
     @property
     def used_rubric(self) -> Rubric:

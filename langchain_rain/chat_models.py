@@ -21,7 +21,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import ensure_config, get_config_list
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.uuid import uuid7
@@ -51,6 +51,10 @@ CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "sto
 
 TOOL_ARGUMENTS = frozenset({"tools", "tool_choice"})
 """What `bind_tools` makes of tools for a local model."""
+
+
+MAX_CONCURRENCY = 64
+"""Conversations of a batch that are under way at once; each waits in a thread of its own."""
 
 
 class CallArguments(RainArguments):
@@ -249,8 +253,8 @@ class ChatRain(CallArguments, BaseChatModel):
         if not own:
             return self
         kept = {name: getattr(self, name) for name in CallArguments.model_fields if name in self.model_fields_set}
-        arguments = CallArguments(**{**kept, **own})
-        arguments._engines, arguments._rubrics, arguments._nonce = self._engines, self._rubrics, self._nonce
+        arguments = CallArguments(**{**kept, **own, "loaded": self.loaded})
+        arguments._rubrics, arguments._nonce = self._rubrics, self._nonce
         return arguments
 
     # --- Tools and structured output -----------------------------------------------------------------------------
@@ -321,6 +325,26 @@ class ChatRain(CallArguments, BaseChatModel):
         except RainConfigError:
             pass
         return False
+
+    # --- Batches -------------------------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answers all inputs at once; what they ask shares the forward passes of the engine.
+
+        At most `max_concurrency` of `config` are under way, 64 where it says nothing.
+        """
+        configs = [
+            RunnableConfig(**{"max_concurrency": MAX_CONCURRENCY, **each})
+            for each in get_config_list(config, len(inputs))
+        ]
+        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     # --- The run that a call belongs to --------------------------------------------------------------------------
     # LangChain calls `_stream` without telling it the run, so a copy of the model that knows it answers the call.
