@@ -23,6 +23,29 @@ def test_the_demo_example_answers_every_step(capsys: pytest.CaptureFixture[str])
     assert "1) " in capsys.readouterr().out
 
 
+EXAMPLES = {
+    "chat_chain.py": ["I am sorry", "stop; value", "'judging':"],
+    "streaming_chat.py": ["1) ", "'rain_commit':"],
+    "langgraph_chat.py": ["I am sorry", "(2 messages in the state)"],
+    "inner_chat_model.py": ["I keep numbers to myself", "2 drafts", "I cannot help with that."],
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_run_and_show_what_they_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert [part for part in EXAMPLES[name] if part not in shown] == []
+
+
+def test_the_examples_are_short() -> None:
+    lengths = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "examples").glob("*.py")
+    }
+    assert EXAMPLES.keys() < lengths.keys()
+    assert max(lengths.values()) < 60
+
+
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
