@@ -138,6 +138,10 @@ class RainArguments(BaseModel):
         except ValidationError as error:
             raise RainConfigError(describe_mistakes(type(self).__name__, error)) from error
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Goes on to the other base of a model: what pydantic makes of the private attributes here would end it."""
+        super().model_post_init(context)
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy that shares the engines."""
         shared = {id(each): each for each in (self.model, self.judge, *self.loaded.values()) if each is not None}

@@ -25,7 +25,7 @@ from langchain_core.runnables.config import ensure_config, get_config_list
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.uuid import uuid7
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from langchain_rain._version import __version__
 from langchain_rain.arguments import Answer, RainArguments, check_text
@@ -86,6 +86,8 @@ class ChatRain(CallArguments, BaseChatModel):
         RubricError: there is no such rubric.
         EngineError: the model cannot be loaded or searched with.
     """
+
+    model_config = ConfigDict(extra="forbid")  # of two bases the last one's setting holds, and LangChain ignores extras
 
     streaming: bool | None = Field(default=None, description="Whether `invoke` too goes through the stream.")
     max_retries: int = Field(

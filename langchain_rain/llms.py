@@ -9,7 +9,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseLLM, LangSmithParams, LanguageModelInput
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from langchain_rain import drivers
 from langchain_rain._version import __version__
@@ -36,6 +36,8 @@ class RainLLM(RainArguments, BaseLLM):
         RubricError: there is no such rubric.
         EngineError: the model cannot be loaded or searched with.
     """
+
+    model_config = ConfigDict(extra="forbid")  # of two bases the last one's setting holds, and LangChain ignores extras
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -9,7 +9,7 @@ import pytest
 from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
-from langchain_rain import RainConfig, RainConfigError, RainLLM
+from langchain_rain import ChatRain, RainConfig, RainConfigError, RainLLM
 from langchain_rain.search.config import SearchConfig
 from tests.scripted_world import Kitchen
 
@@ -223,9 +223,10 @@ def test_a_wrong_argument_of_the_llm_is_one_error_that_names_it(name: str, value
     assert "allowed" in str(caught.value) or "should" in str(caught.value) or "must" in str(caught.value)
 
 
-def test_a_misspelt_argument_is_an_error_and_does_not_switch_the_guard_off() -> None:
-    with pytest.raises(RainConfigError, match=r"rubirc: .*not permitted.*'politeness'"):
-        RainLLM(model=Kitchen(), rubirc="politeness")
+@pytest.mark.parametrize("kind", [RainLLM, ChatRain])
+def test_a_misspelt_argument_is_an_error_and_does_not_switch_the_guard_off(kind: type[RainLLM | ChatRain]) -> None:
+    with pytest.raises(RainConfigError, match=rf"{kind.__name__}.*rubirc: .*not permitted.*'politeness'"):
+        kind(model=Kitchen(), rubirc="politeness")
 
 
 def test_settings_may_be_given_as_a_mapping() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 
-from langchain_rain import EngineError, RainConfig, RainConfigError, RainLLM, Rubric
+from langchain_rain import ChatRain, EngineError, RainConfig, RainConfigError, RainLLM, Rubric
 from langchain_rain._version import __version__
 from tests.scripted_world import (
     CONFIG,
@@ -111,12 +112,16 @@ def test_tracing_is_told_the_own_stop_strings_and_temperature() -> None:
     assert (params["ls_stop"], params["ls_temperature"]) == (["Human:"], 0.5)
 
 
-def test_the_version_is_in_the_metadata() -> None:
-    metadata = kitchen_llm(metadata={"team": "kitchen"}).metadata
+@pytest.mark.parametrize("kind", [RainLLM, ChatRain])
+def test_the_versions_are_in_the_metadata(kind: type[RainLLM | ChatRain]) -> None:
+    metadata = kind(model=Kitchen(), metadata={"team": "kitchen"}).metadata
     assert metadata is not None
-    assert metadata["lc_versions"]["langchain-rain"] == __version__
-    assert {"langchain-core"} < set(metadata["lc_versions"])
     assert metadata["team"] == "kitchen"
+    versions = metadata["lc_versions"]
+    assert {name: versions[name] for name in ("langchain-core", "langchain-rain")} == {
+        "langchain-core": version("langchain-core"),
+        "langchain-rain": __version__,
+    }
 
 
 def test_it_is_not_serialized_and_what_stands_for_it_is_json(llm: RainLLM) -> None:
