@@ -238,7 +238,7 @@ def _run_all(engine: Engine, prompts: Sequence[str], make: Callable[[Context, st
 
 def _recorded_answer(request: Request, recorder: AnswerRecorder, refusal_message: str) -> Answer:
     rain = recorder.info["rain"]
-    is_refused = recorder.info["finish_reason"] == "refusal"
+    is_refused = recorder.info["finish_reason"] == "unsatisfied"
     text = recorder.text.removesuffix(refusal_message) if is_refused else recorder.text
     return Answer(
         request, text.strip(), Cost(rain["forward_passes"], rain["token_positions"]), rain["value"], rain, is_refused

@@ -167,14 +167,14 @@ def poisoned(**arguments: Any) -> Any:
 def test_a_dead_end_is_refused_after_what_was_judged_well() -> None:
     info = rain_info(poisoned())
     assert info["text"] == f" Warm\n{REFUSAL}"
-    assert (info["finish"], info["stop_reason"], info["is_satisfied"]) == ("refusal", "dead_end", False)
+    assert (info["finish"], info["stop_reason"], info["is_satisfied"]) == ("unsatisfied", "dead_end", False)
     assert (info["bypass"], info["num_tokens"]) == (None, 1)
 
 
 def test_an_unsatisfied_end_is_refused_after_what_was_judged_well() -> None:
     info = rain_info(poisoned(config=PAPER))
     assert info["text"] == f" Warm\n{REFUSAL}"
-    assert (info["finish"], info["stop_reason"], info["value"]) == ("refusal", "eos", -1.0)
+    assert (info["finish"], info["stop_reason"], info["value"]) == ("unsatisfied", "eos", -1.0)
 
 
 def test_the_refusal_message_is_the_users() -> None:
@@ -225,7 +225,7 @@ def test_a_judge_that_abstains_satisfies_nobody() -> None:
 def test_a_spent_budget_ends_through_on_unsatisfied(budget: dict[str, Any], text: str) -> None:
     engine = Kitchen()
     info = rain_info(kitchen_llm(engine, **budget))
-    assert (info["text"], info["stop_reason"], info["finish"]) == (text, "budget", "refusal")
+    assert (info["text"], info["stop_reason"], info["finish"]) == (text, "budget", "unsatisfied")
     assert engine.is_idle
     with pytest.raises(BudgetExceededError):
         kitchen_llm(on_unsatisfied="raise", **budget).invoke(PROMPT)
@@ -263,7 +263,7 @@ def fails_at_the_soup(**arguments: Any) -> Any:
 @pytest.mark.parametrize(
     ("on_error", "text", "finish", "bypass"),
     [
-        ("refuse", f" Warm\n{REFUSAL}", "refusal", None),
+        ("refuse", f" Warm\n{REFUSAL}", "unsatisfied", None),
         ("best", " Warm", "length", "on_error=best"),
         (lambda error: f"({error.engine} is out)", " Warm\n(kitchen is out)", "length", "on_error=callable"),
     ],

@@ -101,7 +101,7 @@ def test_it_notes_the_conversations_that_were_opened_and_closed() -> None:
 
     assert run(Job(search(), {context: engine})).result == [JUDGEMENT, JUDGEMENT]
     closed = run(Job(search(), {context: engine}))  # what was posted before it has been done by now
-    assert closed.cost == Cost(forward_passes=1, token_positions=1)  # equal requests are asked once
+    assert closed.cost == Cost(1, token_positions=1, judging_positions=1)  # equal requests are asked once
     assert engine.opened == [context]
     assert context in engine.closed
 
