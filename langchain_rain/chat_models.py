@@ -43,7 +43,7 @@ from langchain_rain.structured import structured
 from langchain_rain.trace import records_of
 from langchain_rain.usage import usage_of
 
-CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config"} | {
+CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config", "loaded"} | {
     "rain_config",
     "max_judged_turns",
 }
@@ -234,7 +234,8 @@ class ChatRain(CallArguments, BaseChatModel):
 
     def _dialogue(self, messages: Sequence[BaseMessage], given: Mapping[str, Any], calls: Calls) -> Dialogue:
         if not isinstance(self.writer, ChatModelEngine):
-            return Dialogue(tuple(messages), tuple(given.get("tools") or ()), given.get("tool_choice"), calls=calls)
+            tools, choice = self._offered(given.get("tools") or (), given.get("tool_choice"))
+            return Dialogue(tuple(messages), tools, choice, calls=calls)
         limits: dict[str, Any] = {
             name: getattr(self, name) for name in ("temperature", "max_tokens") if name in self.model_fields_set
         }
@@ -290,11 +291,21 @@ class ChatRain(CallArguments, BaseChatModel):
                     "are passed on."
                 )
             return self.bind(**{**bound.kwargs, **own})
+        self._check_tools()
+        schemas, checked_choice = self._offered(tools, tool_choice)
+        return self.bind(tools=list(schemas), tool_choice=checked_choice, **kwargs)
+
+    def _offered(self, tools: Sequence[Any], tool_choice: Any) -> tuple[tuple[dict[str, Any], ...], str | None]:
+        """Tools and choice as a local model takes them; what it cannot be offered is an error."""
+        schemas = tuple(convert_to_openai_tool(each) for each in tools)
+        if schemas:
+            self._check_tools()
+        return schemas, _checked_choice(tool_choice, schemas)
+
+    def _check_tools(self) -> None:
         if not isinstance(self.writer, ChatEngine):
             raise RainConfigError(f"{self.model_name} cannot call tools: its engine takes no conversations.")
         self.writer.check_tools()
-        schemas = [convert_to_openai_tool(each) for each in tools]
-        return self.bind(tools=schemas, tool_choice=_checked_choice(tool_choice, schemas), **kwargs)
 
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, method: str | None = None, **kwargs: Any
@@ -305,11 +316,15 @@ class ChatRain(CallArguments, BaseChatModel):
             schema: a pydantic class, a TypedDict class, a JSON schema or an OpenAI tool.
             include_raw: whether message and parsing error come with the parsed answer instead of being raised.
             method: "function_calling", "json_schema" or "json_mode"; None: a tool where there are tools.
-            **kwargs: `strict`, of no effect on a local model; with a chat model as `model` whatever that takes.
+            **kwargs: `strict`, which is taken and of no effect.
 
         Raises:
-            RainConfigError: there is no such method, or the model cannot call tools.
+            RainConfigError: there is no such method or argument, or the model cannot call tools.
         """
+        if unknown := sorted(kwargs.keys() - {"strict"}):
+            raise RainConfigError(
+                f"with_structured_output takes include_raw, method and strict; given {', '.join(unknown)}."
+            )
         if method not in (None, "function_calling", "json_schema", "json_mode"):
             raise RainConfigError(
                 f"method: 'function_calling', 'json_schema' or 'json_mode' is allowed, given {method!r}."
@@ -321,12 +336,10 @@ class ChatRain(CallArguments, BaseChatModel):
     @property
     def _has_tools(self) -> bool:
         try:
-            if isinstance(self.writer, ChatEngine):
-                self.writer.check_tools()
-                return True
+            self._check_tools()
         except RainConfigError:
-            pass
-        return False
+            return False
+        return True
 
     # --- Batches -------------------------------------------------------------------------------------------------
 
@@ -520,14 +533,15 @@ def _checked_config(config: RunnableConfig | None) -> RunnableConfig:
 def _checked_choice(choice: Any, schemas: Sequence[Mapping[str, Any]]) -> str | None:
     """The choice as one of three things: "any", the name of a tool, or None."""
     names = [schema["function"]["name"] for schema in schemas]
-    if isinstance(choice, Mapping):
-        choice = choice.get("function", {}).get("name")
+    if isinstance(choice, Mapping):  # OpenAI's form, or Anthropic's
+        choice = choice.get("function", choice).get("name", choice)
     if choice in (None, False, "auto"):
         return None
-    if choice in (True, "any", "required"):
+    if names and choice in (True, "any", "required"):
         return names[0] if len(names) == 1 else "any"
     if choice not in names:
-        raise RainConfigError(
-            f"tool_choice: 'any', 'auto', None or one of {', '.join(map(repr, names))} is allowed, given {choice!r}."
+        allowed = (
+            f"'any', 'auto', None or one of {', '.join(map(repr, names))}" if names else "without tools 'auto' or None"
         )
+        raise RainConfigError(f"tool_choice: {allowed} is allowed, given {choice!r}.")
     return str(choice)
