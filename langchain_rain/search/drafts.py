@@ -51,10 +51,10 @@ def _simulate(search: Search, ordinal: int, verdicts: dict[Node, Verdict]) -> St
     )
     events, search.events = search.events, []
     token_sets = yield from ask(request, events)
-    search.grow(root, token_sets)
     if not token_sets:
         search.num_simulations += 1
         return
+    search.grow(root, token_sets)
     child = root.children[-1]
     verdicts[child] = yield from evaluate(search, child.text)
     backup([root, child], verdicts[child].value)
