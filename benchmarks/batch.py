@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from langchain_core.messages import AIMessage
 
+from langchain_rain.chat_models import ChatRain
 from langchain_rain.config import RainConfig
 from langchain_rain.engines.loading import load_engine
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.evaluation import demo_world
 from langchain_rain.files import write_whole
-from langchain_rain.llms import RainLLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +49,19 @@ def main() -> None:
     arguments = _parse_arguments()
     engine = load_engine("demo")
     assert isinstance(engine, TransformersEngine)
-    llm = _model(engine, arguments)
+    chat = _model(engine, arguments)
     num_harmful = arguments.num_prompts // 2 if arguments.num_harmful is None else arguments.num_harmful
     requests = demo_world.test_requests(num_harmful, arguments.num_prompts - num_harmful, seed=arguments.seed)
-    prompts = [demo_world.as_prompt(request) for request in requests]
-    _side(engine, lambda: llm.batch([*prompts[:1]]))  # warm-up: the first forward passes of a process are slow
-    repetitions = [_repetition(engine, llm, prompts, number) for number in range(arguments.repetitions)]
+    prompts = [request.text for request in requests]
+    _side(engine, lambda: _texts(chat.batch([*prompts[:1]])))  # warm-up: the first forward passes of a process are slow
+    repetitions = [_repetition(engine, chat, prompts, number) for number in range(arguments.repetitions)]
     report = {
         "preset": arguments.preset,
         "num_prompts": arguments.num_prompts,
         "num_harmful": num_harmful,
         "max_tokens": arguments.max_tokens,
         "torch_threads": torch.get_num_threads(),
-        "token_positions": _token_positions(llm, prompts),
+        "token_positions": _token_positions(chat, prompts),
         **_summary(repetitions),
     }
     print(json.dumps(report, indent=1))
@@ -68,9 +69,9 @@ def main() -> None:
         write_whole(arguments.out, json.dumps(report, indent=1) + "\n")
 
 
-def _model(engine: TransformersEngine, arguments: argparse.Namespace) -> RainLLM:
-    """What is measured; `batch` and `invoke` of it answer with text."""
-    return RainLLM(
+def _model(engine: TransformersEngine, arguments: argparse.Namespace) -> ChatRain:
+    """What is measured."""
+    return ChatRain(
         model=engine,
         config=RainConfig.preset(arguments.preset),
         seed=arguments.seed,
@@ -79,11 +80,11 @@ def _model(engine: TransformersEngine, arguments: argparse.Namespace) -> RainLLM
     )
 
 
-def _repetition(engine: TransformersEngine, llm: RainLLM, prompts: list[str], number: int) -> dict[str, Side]:
+def _repetition(engine: TransformersEngine, chat: ChatRain, prompts: list[str], number: int) -> dict[str, Side]:
     """Both ways, one after the other."""
     ways: dict[str, Callable[[], list[str]]] = {
-        "one_after_another": lambda: [llm.invoke(prompt) for prompt in prompts],
-        "batch": lambda: llm.batch([*prompts]),
+        "one_after_another": lambda: _texts([chat.invoke(prompt) for prompt in prompts]),
+        "batch": lambda: _texts(chat.batch([*prompts])),
     }
     order = list(ways) if number % 2 == 0 else list(reversed(ways))
     sides = {name: _side(engine, ways[name]) for name in order}
@@ -115,10 +116,14 @@ def _counted_passes(engine: TransformersEngine) -> Iterator[list[torch.Size]]:
         handle.remove()
 
 
-def _token_positions(llm: RainLLM, prompts: list[str]) -> int:
+def _texts(messages: list[AIMessage]) -> list[str]:
+    return [str(message.text) for message in messages]
+
+
+def _token_positions(chat: ChatRain, prompts: list[str]) -> int:
     """The positions that the conversations ask for, both ways the same."""
-    generations = llm.generate(prompts).generations
-    return sum((each[0].generation_info or {})["rain"]["token_positions"] for each in generations)
+    answers = chat.batch([*prompts])
+    return sum(message.response_metadata["rain"]["token_positions"] for message in answers)
 
 
 def _summary(repetitions: list[dict[str, Side]]) -> dict[str, Any]:
