@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from langchain_core.embeddings import Embeddings
 from safetensors import SafetensorError
@@ -20,9 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.base import StepReport, Ticket
 from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
-from langchain_rain.engines.embeddings import embed_texts
-from langchain_rain.engines.families import check_model, eos_token_ids, sliding_window
+from langchain_rain.engines.embeddings import embed_texts, encoder_failure
+from langchain_rain.engines.families import check_model, eos_token_ids
 from langchain_rain.engines.kv_tree import Packed, RowFeed, TreeCache, pack
+from langchain_rain.engines.masks import attention_mask
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
 from langchain_rain.engines.reading import AnswerReader
@@ -62,7 +62,6 @@ class TransformersEngine:
         self.embeddings = embeddings
         self.channel = StepperChannel(self)
         self._config = model.config.get_text_config(decoder=True)  # a model that also sees nests it
-        self._window = sliding_window(self._config)
         self.max_context = int(getattr(self._config, "max_position_embeddings", 0) or 2**31)
         self._codec = TextCodec(tokenizer, eos_token_ids=eos_token_ids(model, tokenizer), name=self.name)
         self._cache = TreeCache()
@@ -346,7 +345,7 @@ class TransformersEngine:
             output = self.model(
                 input_ids=torch.from_numpy(packed.input_ids).to(device),
                 position_ids=torch.from_numpy(packed.position_ids).to(device),
-                attention_mask=self._attention_mask(packed, device),
+                attention_mask=attention_mask(packed, self._config, like=self.model),
                 past_key_values=self._cache,
                 use_cache=True,
                 **keep,
@@ -357,26 +356,6 @@ class TransformersEngine:
         logits = output.logits
         assert isinstance(logits, torch.Tensor)
         return logits, hidden[0]
-
-    def _attention_mask(self, packed: Packed, device: torch.device) -> torch.Tensor | dict[str, torch.Tensor]:
-        """What the model's layers take: boolean for sdpa, additive for eager; one for each type of layer."""
-        full = packed.is_ancestor
-        window = self._window
-        layer_types = set(getattr(self._config, "layer_types", None) or ())
-        if window is None or (layer_types and "sliding_attention" not in layer_types):
-            return self._as_mask(full, device)
-        distances = packed.position_ids[:, :, None] - packed.seen_positions[:, None, :]
-        sliding = full & (distances < window)
-        if not layer_types:
-            return self._as_mask(sliding, device)
-        return {"full_attention": self._as_mask(full, device), "sliding_attention": self._as_mask(sliding, device)}
-
-    def _as_mask(self, is_seen: np.ndarray[Any, np.dtype[np.bool_]], device: torch.device) -> torch.Tensor:
-        mask = torch.from_numpy(is_seen).to(device)[:, None]
-        if self._config._attn_implementation != "eager":
-            return mask
-        additive = torch.zeros(mask.shape, dtype=self.model.dtype, device=device)
-        return additive.masked_fill_(~mask, torch.finfo(self.model.dtype).min)
 
     def _embed_hidden(self, works: Sequence[EmbedWork]) -> None:
         """Answers `Embed` by the mean of the model's own last hidden states, all of a step in one copy."""
@@ -400,16 +379,9 @@ class TransformersEngine:
         try:
             vectors: Sequence[Any] = embed_texts(self.embeddings, texts)
         except Exception as error:  # noqa: BLE001 - somebody else's encoder; who asked for it is told, the others go on
-            vectors = [self._encoder_failure(error)] * len(works)
+            vectors = [encoder_failure(error, engine=self.name)] * len(works)
         for work, vector in zip(works, vectors, strict=True):
             work.reply = vector
-
-    def _encoder_failure(self, error: Exception) -> EngineError:
-        failure = EngineError(
-            f"The encoder of {self.name} failed: {type(error).__name__}: {error}", engine=self.name, request="Embed"
-        )
-        failure.__cause__ = error
-        return failure
 
     def _tree(self, context: Context) -> PrefixTree:
         """The tree of cached tokens of a conversation, in a row of its own."""
