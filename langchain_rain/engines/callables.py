@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import math
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -29,15 +30,14 @@ class CallableEngine:
         self.name = getattr(function, "__qualname__", None) or type(function).__name__
         self.channel = CallingChannel(self)
         self._calls: dict[Context, Calls] = {}
+        self._nonce = secrets.token_hex(8)  # addresses come again, in other processes and after an object is gone
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The function by its name if it has one of its own; else by the object, which no other process shares."""
+        """The function by its name if it has one of its own; else by who holds it, which nothing else shares."""
         is_named = inspect.isfunction(self._function) and "<" not in self.name
-        return {
-            "engine": "callable",
-            "name": f"{self._function.__module__}.{self.name}" if is_named else repr(self._function),
-        }
+        name = f"{self._function.__module__}.{self.name}" if is_named else f"{self._function!r} of {self._nonce}"
+        return {"engine": "callable", "name": name}
 
     def open(self, prompt: str | Dialogue, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
         """Begins a conversation."""
@@ -66,14 +66,15 @@ class CallableEngine:
         return Answered(self._reply(value), Cost())
 
     async def acall(self, request: Request) -> Answered:
-        """Judges on this event loop if the function is a coroutine function; else in a thread."""
+        """Judges on this event loop if the function is a coroutine function, else in a thread; awaits what it can."""
         transcript = _transcript(request, self.name)
         if inspect.iscoroutinefunction(self._function) or inspect.iscoroutinefunction(
             getattr(self._function, "__call__", None)  # noqa: B004 - an object may have an async __call__
         ):
             value: Any = self._function(transcript)
-            return Answered(self._reply(await value), Cost())
-        return await asyncio.to_thread(self.call, request)
+        else:
+            value = await asyncio.to_thread(self._function, transcript)
+        return Answered(self._reply(await value if inspect.isawaitable(value) else value), Cost())
 
     def _reply(self, value: Any) -> OptionLogprobs:
         if value is None:
