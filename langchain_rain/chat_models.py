@@ -1,11 +1,9 @@
 """ChatRain: messages in, message out, as a LangChain chat model."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -18,8 +16,7 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config, get_config_list
 from langchain_core.tools import BaseTool
@@ -28,43 +25,22 @@ from langchain_core.utils.uuid import uuid7
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from langchain_rain._version import __version__
-from langchain_rain.arguments import Answer, RainArguments, check_text
+from langchain_rain.answering import Answering, aanswered, answered
+from langchain_rain.arguments import check_text
+from langchain_rain.call_arguments import CALL_ARGUMENTS, CallArguments, told_apart
 from langchain_rain.callbacks import Run
-from langchain_rain.drivers import Outcome
+from langchain_rain.config import RainConfig
 from langchain_rain.engines.base import ChatEngine
 from langchain_rain.engines.calling import Calls
 from langchain_rain.engines.chat_model import ChatModelEngine
 from langchain_rain.engines.dialogue import Dialogue, as_lines
 from langchain_rain.engines.reading import AnswerReader, PlainReader
-from langchain_rain.errors import EngineError, RainConfigError
-from langchain_rain.search.paper import SearchResult
-from langchain_rain.streaming import Happening, Releasing, ahappenings, happenings
+from langchain_rain.errors import RainConfigError
+from langchain_rain.streaming import Releasing
 from langchain_rain.structured import structured
-from langchain_rain.trace import records_of
-from langchain_rain.usage import usage_of
-
-CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config", "loaded"} | {
-    "rain_config",
-    "max_judged_turns",
-}
-"""Arguments that a call may bring of its own. `config` is LangChain's there, so RAIN's is `rain_config`."""
-
-TOOL_ARGUMENTS = frozenset({"tools", "tool_choice"})
-"""What `bind_tools` makes of tools for a local model."""
-
 
 MAX_CONCURRENCY = 64
 """Conversations of a batch that are under way at once; each waits in a thread of its own."""
-
-
-class CallArguments(RainArguments):
-    """The arguments that hold for one call."""
-
-    max_judged_turns: int | None = Field(
-        default=None,
-        ge=1,
-        description="How many of the last turns of the conversation the judge sees; None: all.",
-    )
 
 
 class ChatRain(CallArguments, BaseChatModel):
@@ -132,6 +108,39 @@ class ChatRain(CallArguments, BaseChatModel):
         params["ls_max_tokens"] = self.max_tokens
         return params
 
+    # --- Calls ---------------------------------------------------------------------------------------------------
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | RainConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answers a conversation."""
+        config, kwargs = told_apart(config, kwargs)
+        return super().invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | RainConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Like `invoke`, without blocking the event loop."""
+        config, kwargs = told_apart(config, kwargs)
+        return await super().ainvoke(input, config, stop=stop, **kwargs)
+
+    def bind(self, **kwargs: Any) -> RunnableBinding[LanguageModelInput, AIMessage]:  # type: ignore[override]
+        """Binds arguments that hold for each call."""
+        config, kwargs = told_apart(kwargs.pop("config", None), kwargs)
+        if config is not None:
+            raise RainConfigError(f"bind: config=RainConfig(...) is allowed, given {config!r}; use with_config for it.")
+        return super().bind(**kwargs)
+
     # --- Answering -----------------------------------------------------------------------------------------------
 
     def _generate(
@@ -142,14 +151,8 @@ class ChatRain(CallArguments, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         run = self._run_of(run_manager)
-        for attempt in range(self.max_retries + 1):
-            answering = self._begin(messages, stop, kwargs, run, loop=None)
-            outcome: Happening | None = None
-            with closing(happenings(answering.answer.job)) as events:
-                for outcome in events:
-                    _tell(run, outcome)
-            if not _may_pass(outcome) or attempt == self.max_retries:
-                break
+        begin = partial(self._begin, messages, stop, kwargs, run, loop=None)
+        *_, (answering, outcome) = answered(begin, run, max_retries=self.max_retries)
         return answering.result(outcome)
 
     async def _agenerate(
@@ -160,14 +163,9 @@ class ChatRain(CallArguments, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         run = self._run_of(run_manager)
-        for attempt in range(self.max_retries + 1):
-            answering = self._begin(messages, stop, kwargs, run, loop=asyncio.get_running_loop())
-            outcome: Happening | None = None
-            async with aclosing(ahappenings(answering.answer.job)) as events:
-                async for outcome in events:
-                    await _atell(run, outcome)
-            if not _may_pass(outcome) or attempt == self.max_retries:
-                break
+        begin = partial(self._begin, messages, stop, kwargs, run, loop=asyncio.get_running_loop())
+        async with aclosing(aanswered(begin, run, max_retries=self.max_retries)) as steps:
+            *_, (answering, outcome) = [step async for step in steps]
         return answering.result(outcome)
 
     def _stream(
@@ -178,16 +176,10 @@ class ChatRain(CallArguments, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         run = self._run_of(run_manager)
-        for attempt in range(self.max_retries + 1):
-            answering = self._begin(messages, stop, kwargs, run, loop=None)
-            with closing(happenings(answering.answer.job)) as events:
-                for event in events:
-                    _tell(run, event)
-                    if answering.may_begin_anew(event) and attempt < self.max_retries:
-                        break
-                    yield from answering.chunks(event)
-                else:
-                    return
+        begin = partial(self._begin, messages, stop, kwargs, run, loop=None)
+        with closing(answered(begin, run, max_retries=self.max_retries)) as steps:
+            for answering, event in steps:
+                yield from answering.chunks(event)
 
     async def _astream(
         self,
@@ -197,17 +189,11 @@ class ChatRain(CallArguments, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         run = self._run_of(run_manager)
-        for attempt in range(self.max_retries + 1):
-            answering = self._begin(messages, stop, kwargs, run, loop=asyncio.get_running_loop())
-            async with aclosing(ahappenings(answering.answer.job)) as events:
-                async for event in events:
-                    await _atell(run, event)
-                    if answering.may_begin_anew(event) and attempt < self.max_retries:
-                        break
-                    for chunk in answering.chunks(event):
-                        yield chunk
-                else:
-                    return
+        begin = partial(self._begin, messages, stop, kwargs, run, loop=asyncio.get_running_loop())
+        async with aclosing(aanswered(begin, run, max_retries=self.max_retries)) as steps:
+            async for answering, event in steps:
+                for chunk in answering.chunks(event):
+                    yield chunk
 
     def _begin(
         self,
@@ -217,8 +203,9 @@ class ChatRain(CallArguments, BaseChatModel):
         run: Run | None,
         *,
         loop: asyncio.AbstractEventLoop | None,
-    ) -> "_Answering":
-        arguments = self._for_call(given)
+    ) -> Answering:
+        """Begins an answer."""
+        arguments = self.for_call(given)
         callbacks = (run.children() if loop is None else run.achildren()) if run is not None else None
         dialogue = self._dialogue(messages, given, Calls(callbacks, loop))
         writer = arguments.writer
@@ -226,11 +213,15 @@ class ChatRain(CallArguments, BaseChatModel):
         transcript = as_lines(messages, max_turns=arguments.max_judged_turns) + (" " if has_template else "")
         check_text("conversation", transcript)
         answer = arguments.begin(dialogue, transcript, stop)
-        reader: AnswerReader = PlainReader(skips_space=True)
-        if isinstance(writer, ChatEngine):
-            reader = writer.reader(answer.search.context)
-            answer.search.transcript += reader.beginning
-        return _Answering(answer, reader, Releasing(arguments.policy.holds_back))
+        try:
+            reader: AnswerReader = PlainReader(skips_space=True)
+            if isinstance(writer, ChatEngine):
+                reader = writer.reader(answer.search.context)
+        except BaseException:
+            answer.close_if_not_begun()
+            raise
+        answer.search.transcript += reader.beginning
+        return Answering(answer, reader, Releasing(arguments.policy.holds_back))
 
     def _dialogue(self, messages: Sequence[BaseMessage], given: Mapping[str, Any], calls: Calls) -> Dialogue:
         if not isinstance(self.writer, ChatModelEngine):
@@ -242,23 +233,6 @@ class ChatRain(CallArguments, BaseChatModel):
         passed_on = {name: value for name, value in given.items() if name not in CALL_ARGUMENTS}
         passed_on |= {name: given[name] for name in ("temperature", "max_tokens") if name in given}
         return Dialogue(tuple(messages), call_arguments={**limits, **passed_on}, calls=calls)
-
-    def _for_call(self, given: Mapping[str, Any]) -> CallArguments:
-        """The arguments that hold for a call that brings `given` of its own."""
-        allowed = CALL_ARGUMENTS | TOOL_ARGUMENTS
-        unknown = [name for name in given if name not in allowed]
-        if not isinstance(self.writer, ChatModelEngine) and unknown:
-            raise RainConfigError(f"A call takes {', '.join(sorted(allowed))}; given {', '.join(sorted(unknown))}.")
-        for name in unknown:  # the chat model may know it, but a guard that is misspelt must not go missing
-            if meant := get_close_matches(name, CALL_ARGUMENTS, n=1, cutoff=0.75):
-                raise RainConfigError(f"A call takes {meant[0]!r}, given {name!r}.")
-        own = {name.replace("rain_config", "config"): given[name] for name in CALL_ARGUMENTS & given.keys()}
-        if not own:
-            return self
-        kept = {name: getattr(self, name) for name in CallArguments.model_fields if name in self.model_fields_set}
-        arguments = CallArguments(**{**kept, **own, "loaded": self.loaded})
-        arguments._rubrics, arguments._nonce = self._rubrics, self._nonce
-        return arguments
 
     # --- Tools and structured output -----------------------------------------------------------------------------
 
@@ -375,13 +349,14 @@ class ChatRain(CallArguments, BaseChatModel):
     def stream(
         self,
         input: LanguageModelInput,
-        config: RunnableConfig | None = None,
+        config: RunnableConfig | RainConfig | None = None,
         *,
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """Yields the answer as it is committed; the chunks add up to the answer of `invoke`."""
-        config = _checked_config(config)
+        config, kwargs = told_apart(config, kwargs)
+        config = ensure_config(config)
         manager = CallbackManager.configure(
             config.get("callbacks"), self.callbacks, self.verbose, config.get("tags"), self.tags, config.get("metadata")
         )
@@ -393,13 +368,14 @@ class ChatRain(CallArguments, BaseChatModel):
     async def astream(
         self,
         input: LanguageModelInput,
-        config: RunnableConfig | None = None,
+        config: RunnableConfig | RainConfig | None = None,
         *,
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         """Like `stream`, without blocking the event loop."""
-        config = _checked_config(config)
+        config, kwargs = told_apart(config, kwargs)
+        config = ensure_config(config)
         manager = AsyncCallbackManager.configure(
             config.get("callbacks"), self.callbacks, self.verbose, config.get("tags"), self.tags, config.get("metadata")
         )
@@ -430,104 +406,6 @@ class ChatRain(CallArguments, BaseChatModel):
     ) -> ChatResult:
         copy = self._within(self._run_of(run_manager))
         return await super(ChatRain, copy)._agenerate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
-
-
-@dataclass(slots=True)
-class _Answering:
-    """An answer on its way to the caller."""
-
-    answer: Answer
-    reader: AnswerReader
-    releasing: Releasing
-    _shown: str = ""
-    _has_fed: str = field(default="")
-
-    def may_begin_anew(self, event: Happening) -> bool:
-        """Whether an engine failed in a way that may pass, and nothing has been given out yet."""
-        return _may_pass(event) and not self._shown
-
-    def chunks(self, event: Happening) -> Iterator[ChatGenerationChunk]:
-        """The chunks that may be given out now; the last brings what is told of the whole answer."""
-        if isinstance(event, Outcome | EngineError):
-            shown = self._shown
-            generation = self._finish(event)
-            message = generation.message
-            assert isinstance(message, AIMessage)
-            rest: Any = message.content
-            if isinstance(rest, str):
-                assert rest.startswith(shown)
-                rest = rest[len(shown) :]
-            yield ChatGenerationChunk(message=_last_chunk(message, rest), generation_info=generation.generation_info)
-        elif piece := self._show(self.releasing.take(event)):
-            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-
-    def result(self, outcome: Happening | None) -> ChatResult:
-        """The whole answer at once."""
-        assert isinstance(outcome, Outcome | EngineError)
-        return ChatResult(generations=[self._finish(outcome)])
-
-    def _finish(self, outcome: Outcome[SearchResult] | EngineError) -> ChatGeneration:
-        release = self.answer.release(outcome)
-        self._show(release.answer[len(self._has_fed) :])
-        result = outcome.result if isinstance(outcome, Outcome) else None
-        if release.addition is None and result is not None:
-            message = self.reader.message(result.tokens)
-        else:  # an answer that is not whole calls no tools
-            message = AIMessage(self._shown + release.addition_after(self._shown))
-        info = {
-            "model_name": self.answer.arguments.writer.name,
-            **message.response_metadata,
-            **self.answer.info(outcome, release),
-        }
-        is_whole = release.addition is None
-        usage = usage_of(self.answer, outcome, message if is_whole else None)
-        message = message.model_copy(update={"usage_metadata": usage, "response_metadata": {}, "id": None})
-        return ChatGeneration(message=message, generation_info=info)
-
-    def _show(self, text: str) -> str:
-        self._has_fed += text
-        piece = self.reader.feed(text) if text else ""
-        self._shown += piece
-        return piece
-
-
-def _last_chunk(message: AIMessage, rest: Any) -> AIMessageChunk:
-    calls = [
-        tool_call_chunk(
-            name=call["name"], args=json.dumps(call["args"], ensure_ascii=False), id=call["id"], index=index
-        )
-        for index, call in enumerate(message.tool_calls)
-    ]
-    return AIMessageChunk(
-        content=rest,
-        additional_kwargs=message.additional_kwargs,
-        tool_call_chunks=calls,
-        invalid_tool_calls=message.invalid_tool_calls,
-        usage_metadata=message.usage_metadata,
-        chunk_position="last",
-    )
-
-
-def _tell(run: Run | None, event: Happening) -> None:
-    if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
-        run.tell(records_of(event))
-
-
-async def _atell(run: Run | None, event: Happening) -> None:
-    if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
-        await run.atell(records_of(event))
-
-
-def _may_pass(event: Happening | None) -> bool:
-    return isinstance(event, EngineError) and event.is_retryable
-
-
-def _checked_config(config: RunnableConfig | None) -> RunnableConfig:
-    if config is not None and not isinstance(config, dict):
-        raise RainConfigError(
-            f"config: LangChain's RunnableConfig is allowed, given {config!r}; that of the search is `rain_config`."
-        )
-    return ensure_config(config)
 
 
 def _checked_choice(choice: Any, schemas: Sequence[Mapping[str, Any]]) -> str | None:

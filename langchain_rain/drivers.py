@@ -230,6 +230,7 @@ class _InFlight(Generic[T]):
         self._next_number = itertools.count()
         self._spent: BudgetExceededError | EngineError | None = None
         self._timer: threading.Timer | None = None
+        self._is_asking = False
 
     @property
     def home(self) -> Channel:
@@ -267,22 +268,30 @@ class _InFlight(Generic[T]):
     def _start(self) -> None:
         self._started_at = self._clock()
         if self._budget.deadline is not None:
-            # An engine that does not answer brings no step at which time could be looked at.
-            self._timer = threading.Timer(self._budget.deadline, self._attempt, [self._look_at_time])
-            self._timer.daemon = True
-            self._timer.start()
+            self._look_at_time_after(self._budget.deadline)
         self._resume(self._steps.send, None)
+
+    def _look_at_time_after(self, seconds: float) -> None:
+        """An engine that does not answer brings no step at which time could be looked at."""
+        self._timer = threading.Timer(seconds, self._attempt, [self._look_at_time])
+        self._timer.daemon = True
+        self._timer.start()
 
     def _look_at_time(self) -> None:
         exceeded = self._check_budget()
         if exceeded is not None:
             self._resume(self._steps.throw, exceeded)
+            return
+        assert self._budget.deadline is not None
+        self._look_at_time_after(self._budget.deadline - self._seconds())  # a timer goes by a clock of its own
 
     def _take(self, cost: Cost, replies: Mapping[int, Any]) -> None:
         self._cost += cost
         # The owner of another engine may bring a reply that was given up meanwhile.
         self._replies.update({number: replies[number] for number in self._numbers.values() if number in replies})
         self._missing.difference_update(replies)
+        if self._is_asking:
+            return  # told from inside `submit`; the search is resumed where it asked
         if not self._missing:
             self._resume(*self._next_move())
         elif (exceeded := self._check_budget()) is not None:
@@ -322,7 +331,11 @@ class _InFlight(Generic[T]):
             self._emit(self._round.events)
             if self._spent is not None:
                 raise BudgetExceededError(f"{self._spent}, and the search asked on.")
-            self._ask(self._round)
+            self._is_asking = True
+            try:
+                self._ask(self._round)
+            finally:
+                self._is_asking = False
             if self._missing:
                 return
             resume, with_what = self._next_move()

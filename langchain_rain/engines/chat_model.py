@@ -8,11 +8,11 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from langchain_rain.engines.base import Answered, Cost
@@ -34,6 +34,9 @@ from langchain_rain.search.protocol import (
 NUM_TOP_LOGPROBS = 5
 """Alternatives asked for with each token; every provider that gives any gives as many."""
 
+MAX_LOGPROB = 0.01
+"""0 but for rounding; what is more, or no number, is no log probability."""
+
 NO_STREAM_TAG = "nostream"
 """Keeps what a run says out of LangGraph's streams of messages."""
 
@@ -49,7 +52,7 @@ NOT_OF_THE_MODEL = frozenset({"cache", "callbacks", "verbose", "tags", "metadata
 
 class _TopLogprob(TypedDict):
     token: str
-    logprob: float
+    logprob: Annotated[float, Field(le=MAX_LOGPROB)]
 
 
 class _TokenLogprob(TypedDict):
@@ -211,10 +214,10 @@ def guided(messages: Sequence[BaseMessage], guidance: str) -> list[BaseMessage]:
 
 def _cut(message: AIMessage, stop: Sequence[str]) -> tuple[AIMessage, FinishReason]:
     """The message up to a stop string, which not every model keeps to, and why it ends."""
-    if isinstance(message.content, str):
-        at = min((at for at in map(message.content.find, stop) if at >= 0), default=None)
-        if at is not None:
-            return message.model_copy(update={"content": message.content[:at]}), "stop"
+    text = str(message.text)
+    at = min((at for at in map(text.find, stop) if at >= 0), default=None)
+    if at is not None:
+        return message.model_copy(update={"content": text[:at]}), "stop"
     told = message.response_metadata
     was_cut = (told.get("finish_reason") or told.get("stop_reason")) in LENGTH_REASONS
     return message, "length" if was_cut else "eos"
@@ -224,21 +227,27 @@ def _choice(message: AIMessage, options: Sequence[str]) -> OptionLogprobs:
     """How probable the options are by the log probabilities of the message; without any, the one it writes is sure."""
     told = (message.response_metadata.get("logprobs") or {}) if message.response_metadata else {}
     content = told.get("content") if isinstance(told, dict) else None
-    if content:
-        return _choice_by_logprobs(content, options)
+    alternatives = _alternatives(content) if content else []
+    if alternatives is None:
+        return OptionLogprobs((-math.inf,) * len(options), mass=0.0)
+    if alternatives:
+        return _choice_among(alternatives, options)
     chosen = str(message.text).strip(BRACKETS)
     if chosen not in options:
         return OptionLogprobs((-math.inf,) * len(options), mass=0.0)
     return OptionLogprobs(tuple(0.0 if option == chosen else -math.inf for option in options), mass=1.0)
 
 
-def _choice_by_logprobs(content: Any, options: Sequence[str]) -> OptionLogprobs:
+def _alternatives(content: Any) -> list[_TopLogprob] | None:
+    """What could stand where the first letter stands; nothing if that is not told, None if it cannot be read."""
     try:
         tokens = _TOKEN_LOGPROBS.validate_python(content)
     except ValidationError:
-        return OptionLogprobs((-math.inf,) * len(options), mass=0.0)
-    first = next((each for each in tokens if each["token"].strip(BRACKETS)), None)
-    alternatives = first["top_logprobs"] if first is not None else []
+        return None
+    return next((each["top_logprobs"] for each in tokens if each["token"].strip(BRACKETS)), [])
+
+
+def _choice_among(alternatives: Sequence[_TopLogprob], options: Sequence[str]) -> OptionLogprobs:
     masses = [
         sum(math.exp(each["logprob"]) for each in alternatives if each["token"].strip(BRACKETS) == option)
         for option in options

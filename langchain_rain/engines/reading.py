@@ -72,7 +72,8 @@ class ToolReader:
             self._has_begun = True
             text = self.beginning + text
         self._raw += text
-        return self._show(lambda: self.parser.feed(text))
+        # One by one: a parser that fails tells nothing of what it was fed with it, and that must not hang on the pieces.
+        return "".join(self._show(lambda character=character: self.parser.feed(character)) for character in text)  # type: ignore[misc]
 
     def message(self, tokens: Tokens) -> AIMessage:
         """Content and tool calls; what could not be parsed is an invalid call, never dropped."""

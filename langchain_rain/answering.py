@@ -1,0 +1,157 @@
+"""Answers of a chat model on their way to the caller: as chunks while they are written, or whole."""
+
+import json
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from langchain_rain.arguments import Answer
+from langchain_rain.callbacks import Run
+from langchain_rain.drivers import Outcome
+from langchain_rain.engines.reading import AnswerReader
+from langchain_rain.errors import EngineError
+from langchain_rain.search.paper import SearchResult
+from langchain_rain.streaming import Happening, Releasing, ahappenings, happenings
+from langchain_rain.trace import records_of
+from langchain_rain.usage import usage_of
+
+
+@dataclass(slots=True)
+class Answering:
+    """An answer on its way to the caller of a chat model.
+
+    Attributes:
+        answer: the search for it.
+        reader: tells what a message shows of the text.
+        releasing: tells what of the text may be given out.
+    """
+
+    answer: Answer
+    reader: AnswerReader
+    releasing: Releasing
+    _shown: str = ""
+    _fed: str = ""
+
+    def may_begin_anew(self, event: Happening) -> bool:
+        """Whether an engine failed in a way that may pass, and nothing has been given out yet."""
+        return isinstance(event, EngineError) and event.is_retryable and not self._shown
+
+    def chunks(self, event: Happening) -> Iterator[ChatGenerationChunk]:
+        """The chunks that may be given out now; the last brings what is told of the whole answer."""
+        if isinstance(event, Outcome | EngineError):
+            shown = self._shown
+            generation = self._finish(event)
+            message = generation.message
+            assert isinstance(message, AIMessage)
+            rest: Any = message.content
+            if isinstance(rest, str):
+                assert rest.startswith(shown)
+                rest = rest[len(shown) :]
+            yield ChatGenerationChunk(message=_last_chunk(message, rest), generation_info=generation.generation_info)
+        elif piece := self._show(self.releasing.take(event)):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+
+    def result(self, outcome: Happening | None) -> ChatResult:
+        """The whole answer at once."""
+        assert isinstance(outcome, Outcome | EngineError)
+        return ChatResult(generations=[self._finish(outcome)])
+
+    def _finish(self, outcome: Outcome[SearchResult] | EngineError) -> ChatGeneration:
+        release = self.answer.release(outcome)
+        self._show(release.answer[len(self._fed) :])
+        result = outcome.result if isinstance(outcome, Outcome) else None
+        if release.addition is None and result is not None:
+            message = self.reader.message(result.tokens)
+        else:  # an answer that is not whole calls no tools
+            message = AIMessage(self._shown + release.addition_after(self._shown))
+        info = {
+            "model_name": self.answer.arguments.writer.name,
+            **message.response_metadata,
+            **self.answer.info(outcome, release),
+        }
+        is_whole = release.addition is None
+        usage = usage_of(self.answer, outcome, message if is_whole else None)
+        invalid = [_unreadable(call) for call in message.invalid_tool_calls]
+        told: dict[str, Any] = {
+            "invalid_tool_calls": invalid,
+            "usage_metadata": usage,
+            "response_metadata": {},
+            "id": None,
+        }
+        message = message.model_copy(update=told)
+        return ChatGeneration(message=message, generation_info=info)
+
+    def _show(self, text: str) -> str:
+        self._fed += text
+        piece = self.reader.feed(text) if text else ""
+        self._shown += piece
+        return piece
+
+
+def _last_chunk(message: AIMessage, rest: Any) -> AIMessageChunk:
+    """The chunk that ends a stream; of invalid calls all but the error, which no sum of chunks keeps."""
+    calls: list[tuple[ToolCall | InvalidToolCall, str | None]] = [
+        (call, json.dumps(call["args"], ensure_ascii=False)) for call in message.tool_calls
+    ]
+    calls += [(call, call["args"]) for call in message.invalid_tool_calls]
+    return AIMessageChunk(
+        content=rest,
+        additional_kwargs=message.additional_kwargs,
+        tool_call_chunks=[
+            tool_call_chunk(name=call["name"], args=arguments, id=call["id"], index=index)
+            for index, (call, arguments) in enumerate(calls)
+        ],
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
+
+
+def _unreadable(call: InvalidToolCall) -> InvalidToolCall:
+    """The same call with arguments that are no JSON.
+
+    A sum of chunks reads them anew, as much of them as it can, and must not find what was invalid to be valid.
+    """
+    return {**call, "args": f"invalid: {call['args'] or ''}"}
+
+
+Step: TypeAlias = tuple[Answering, Happening]
+"""What happened, and the answer that it happened to."""
+
+
+def answered(begin: Callable[[], Answering], run: Run | None, *, max_retries: int) -> Generator[Step]:
+    """What happens until an answer has ended, told to the handlers of `run` too.
+
+    An answer whose engine fails in a way that may pass is begun anew, up to `max_retries` times, as long as nothing of
+    it has been given out.
+    """
+    for attempt in range(max_retries + 1):
+        answering = begin()
+        with closing(happenings(answering.answer.job)) as events:
+            for event in events:
+                if attempt < max_retries and answering.may_begin_anew(event):
+                    break
+                if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
+                    run.tell(records_of(event))
+                yield answering, event
+            else:
+                return
+
+
+async def aanswered(begin: Callable[[], Answering], run: Run | None, *, max_retries: int) -> AsyncGenerator[Step]:
+    """The same without blocking the event loop."""
+    for attempt in range(max_retries + 1):
+        answering = begin()
+        async with aclosing(ahappenings(answering.answer.job)) as events:
+            async for event in events:
+                if attempt < max_retries and answering.may_begin_anew(event):
+                    break
+                if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
+                    await run.atell(records_of(event))
+                yield answering, event
+            else:
+                return
