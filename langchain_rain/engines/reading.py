@@ -72,8 +72,8 @@ class ToolReader:
             self._has_begun = True
             text = self.beginning + text
         self._raw += text
-        # One by one: a parser that fails tells nothing of what it was fed with it, and that must not hang on the pieces.
-        return "".join(self._show(lambda character=character: self.parser.feed(character)) for character in text)  # type: ignore[misc]
+        # One by one: with what it fails on, a parser loses all it was fed at once, and pieces must make no difference.
+        return "".join(self._show(lambda character=character: self.parser.feed(character)) for character in text)
 
     def message(self, tokens: Tokens) -> AIMessage:
         """Content and tool calls; what could not be parsed is an invalid call, never dropped."""
