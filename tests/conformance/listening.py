@@ -141,7 +141,10 @@ async def _taken(items: AsyncIterator[Any]) -> list[Any]:
 
 async def _entered_v3(runnable: Any, given: Any, config: RunnableConfig) -> list[Any]:
     stream = await runnable.astream_events(given, config, version="v3")
-    return [event async for event in stream] + [await stream.output]
+    out = [event async for event in stream] + [await stream.output]
+    assert stream._producer_task is not None
+    await stream._producer_task  # it tells of the end of the run after the stream has ended
+    return out
 
 
 def _stream_v3(runnable: Any, given: Any, config: RunnableConfig) -> list[Any]:
