@@ -49,16 +49,18 @@ def structured(
 
 
 def _parser(schema: Any, json_schema: dict[str, Any]) -> Runnable[AIMessage, Any]:
+    """Reads whole answers, in streams too: of a part nobody can say that it matches."""
     if isinstance(schema, type) and is_basemodel_subclass(schema):
-        return PydanticOutputParser(pydantic_object=schema)
+        return RunnableLambda(PydanticOutputParser(pydantic_object=schema).invoke)
+    read_json = JsonOutputParser().invoke
+    required = json_schema.get("required", [])
 
-    def checked(answer: Any) -> Any:
-        missing = [key for key in json_schema.get("required", []) if not isinstance(answer, dict) or key not in answer]
-        if not isinstance(answer, dict) or missing:
+    def read(message: AIMessage) -> Any:
+        answer = read_json(message)
+        if not isinstance(answer, dict) or any(key not in answer for key in required):
             raise OutputParserException(
-                f"A JSON object with {', '.join(json_schema.get('required', []))} is wanted, given {answer!r}.",
-                llm_output=json.dumps(answer, default=str),
+                f"A JSON object with {', '.join(required)} is wanted, given {answer!r}.", llm_output=str(message.text)
             )
         return answer
 
-    return JsonOutputParser() | RunnableLambda(checked)
+    return RunnableLambda(read)
