@@ -5,7 +5,7 @@ import contextvars
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -61,7 +61,7 @@ class Model(BaseChatModel):
     _seen: list[Any] = PrivateAttr(default_factory=list)
 
     @classmethod
-    def saying(cls, *messages: Any, **settings: Any) -> "Model":
+    def saying(cls, *messages: Any, **settings: Any) -> Self:
         model = cls(**settings)
         model._messages.extend(AIMessage(each) if isinstance(each, str) else each for each in messages)
         return model
@@ -150,10 +150,7 @@ def chosen(message: Any) -> OptionLogprobs:
 def reply_to(engine: ChatModelEngine, request: Request) -> Any:
     """The reply as a search gets it."""
 
-    def search() -> Iterator[Any]:
-        return (yield from ask(request))
-
-    return run(Job(search(), {request.context: engine})).result  # type: ignore[arg-type]  # a generator
+    return run(Job(ask(request), {request.context: engine})).result
 
 
 # --- Drafts ------------------------------------------------------------------------------------------------------
@@ -455,7 +452,7 @@ def test_a_model_that_says_nothing_costs_a_call() -> None:
 def test_what_the_model_raises_is_an_engine_error_that_may_pass() -> None:
     cause = TimeoutError("no answer")
     engine, context = opened(Model.saying(cause))
-    with pytest.raises(EngineError, match="^model failed: TimeoutError: no answer$") as caught:
+    with pytest.raises(EngineError, match=r"^model failed: TimeoutError: no answer$") as caught:
         reply_to(engine, expand(context))
     error = caught.value
     assert (error.engine, error.request, error.is_retryable, error.__cause__) == ("model", "Expand", True, cause)
@@ -693,7 +690,7 @@ def test_a_model_without_a_name_goes_by_its_class() -> None:
 
 
 def test_a_model_that_cannot_be_offered_tools_says_so() -> None:
-    with pytest.raises(RainConfigError, match="^model cannot call tools: Model has no bind_tools"):
+    with pytest.raises(RainConfigError, match=r"^model cannot call tools: Model has no bind_tools"):
         ChatModelEngine(Model()).check_tools()
 
     class WithTools(Model):
