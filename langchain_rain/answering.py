@@ -74,6 +74,8 @@ class Answering:
             **message.response_metadata,
             **self.answer.info(outcome, release),
         }
+        if release.addition is None and "finish_reason" in message.response_metadata:
+            info["finish_reason"] = message.response_metadata["finish_reason"]  # "tool_calls", for example
         is_whole = release.addition is None
         usage = usage_of(self.answer, outcome, message if is_whole else None)
         invalid = [_unreadable(call) for call in message.invalid_tool_calls]
