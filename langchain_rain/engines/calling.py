@@ -14,12 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from langchain_core.callbacks import BaseCallbackManager, UsageMetadataCallbackHandler
+from langchain_core.runnables.config import var_child_runnable_config
 
 from langchain_rain.engines.base import Answered, Cost, Listener, checked_reply
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Context, Request
 
 logger = logging.getLogger(__name__)
+
+NO_STREAM_TAG = "nostream"
+"""Keeps what a run says out of LangGraph's streams of messages."""
 
 MAX_THREADS = 64
 """Calls of one engine that may be under way in threads at once."""
@@ -32,6 +36,16 @@ def _own_context() -> contextvars.Context:
         if isinstance(value, UsageMetadataCallbackHandler):
             context.run(variable.set, None)
     return context
+
+
+def _stay_below(callbacks: BaseCallbackManager | None) -> None:
+    """Makes runnables that are called without a word of whose run they are in child runs too, which no stream shows.
+
+    A function that judges by asking a chat model would else do so in the run of a graph's node, for all to see.
+    """
+    config = var_child_runnable_config.get() or {}
+    tags = [*(config.get("tags") or []), NO_STREAM_TAG]
+    var_child_runnable_config.set({**config, "tags": tags, "callbacks": callbacks or []})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +61,9 @@ class Calls:
     callbacks: BaseCallbackManager | None = None
     loop: asyncio.AbstractEventLoop | None = None
     context: contextvars.Context = field(default_factory=_own_context)
+
+    def __post_init__(self) -> None:
+        self.context.run(_stay_below, self.callbacks)
 
 
 class Callee(Protocol):

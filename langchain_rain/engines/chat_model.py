@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from langchain_rain.engines.base import Answered, Cost
-from langchain_rain.engines.calling import CallingChannel, Calls
+from langchain_rain.engines.calling import NO_STREAM_TAG, CallingChannel, Calls
 from langchain_rain.engines.dialogue import Dialogue, said
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import EngineError, RainConfigError
@@ -36,9 +36,6 @@ NUM_TOP_LOGPROBS = 5
 
 MAX_LOGPROB = 0.01
 """0 but for rounding; what is more, or no number, is no log probability."""
-
-NO_STREAM_TAG = "nostream"
-"""Keeps what a run says out of LangGraph's streams of messages."""
 
 BRACKETS = "()[]*.:\"' \n\t"
 """What may stand around a letter that is chosen."""
@@ -185,7 +182,9 @@ class ChatModelEngine:
 
     def _answered(self, request: Request, message: Any) -> Answered:
         if not isinstance(message, AIMessage):
-            raise EngineError(f"{self.name} gave {message!r}; an AIMessage is wanted.", engine=self.name)
+            raise EngineError(
+                f"{self.name} gave {type(message).__name__}(...); an AIMessage is wanted.", engine=self.name
+            )
         if isinstance(request, Score):
             return Answered(_choice(message, request.options), _cost(message, is_judgement=True))
         assert isinstance(request, Expand)
