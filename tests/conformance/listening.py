@@ -51,7 +51,7 @@ class Ear(BaseCallbackHandler):
         self._children: set[UUID] = set()
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **told: Any) -> None:
-        if told.get("name") in CHILDREN:
+        if told.get("name") in CHILDREN or told["parent_run_id"] in {*self.tops, *self._children}:
             self._children.add(told["run_id"])
             self.trace.append((told["name"], told["run_id"], told["parent_run_id"], list(told["tags"] or [])))
         else:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from langchain_rain import ChatRain, UnsatisfiedError
@@ -57,6 +58,25 @@ def dislikes_marks(transcript: str) -> float:
     return -1.0 if is_marked(transcript) else 1.0
 
 
+def asks_a_chef(transcript: str) -> float:
+    """Calls a chat model as a user would, inside the run of whoever calls it; its prompt holds the draft."""
+    text = Chef(is_hopeless=True, cache=False).invoke(transcript).text  # which is no verdict, and marked
+    assert text
+    return dislikes_marks(transcript)
+
+
+async def awaits_a_chef(transcript: str) -> float:
+    await Chef(is_hopeless=True, cache=False).ainvoke(transcript)
+    return dislikes_marks(transcript)
+
+
+class Restaurant(Chef):
+    """A chat model that asks another without a word of the run that it is asked in."""
+
+    def answer(self, messages: list[BaseMessage], **kwargs: Any) -> AIMessage:
+        return Chef(cache=False).invoke(messages, **kwargs)
+
+
 def a_refusal(error: Any) -> str:
     return "Sorry."
 
@@ -66,6 +86,9 @@ WORLDS: dict[str, Callable[[], ChatRain]] = {
     "token sets asked ahead": lambda: kitchen_chat(config=kitchen_chat().config.model_copy(update={"lookahead": 8})),
     "token sets, judged by a chat model": lambda: kitchen_chat(judge=Chef()),
     "token sets, judged by a function": lambda: kitchen_chat(judge=dislikes_marks),
+    "token sets, judged by a function that asks a chat model": lambda: kitchen_chat(judge=asks_a_chef),
+    "messages, judged by a function that asks a chat model": lambda: chef_chat(judge=asks_a_chef),
+    "messages of a model that asks another": lambda: chef_chat(Restaurant()),
     "messages": chef_chat,
     "messages, judged by another": lambda: chef_chat(judge=Chef(model_name="critic")),
     "messages, judged by a function": lambda: chef_chat(judge=dislikes_marks),
@@ -207,6 +230,13 @@ def test_handlers_that_make_it_stream_hear_nothing_rejected(
     assert listener.places == []
     assert listener.was_drafted
     assert streaming_ear.trace == []
+
+
+@pytest.mark.parametrize("name", [name for kind, name in WAYS if kind == "chat" and name.startswith("a")])
+def test_a_coroutine_that_judges_and_asks_a_chat_model_shows_nothing(listener: Listener, name: str) -> None:
+    listener.call(("chat", name), kitchen_chat(judge=awaits_a_chef))
+    assert listener.places == []
+    assert listener.was_drafted
 
 
 @pytest.mark.parametrize("world", UNSATISFIED)
