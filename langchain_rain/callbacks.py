@@ -15,6 +15,7 @@ from langchain_core.callbacks import (
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
 
+from langchain_rain.engines.calling import WithoutTokens
 from langchain_rain.trace import Record
 
 Manager = TypeVar("Manager", bound=BaseCallbackManager)
@@ -78,7 +79,7 @@ class Run:
     def _below(self, manager: Manager) -> Manager:
         for handler in self.inheritable_handlers:
             if not _must_not_hear_drafts(handler):
-                manager.add_handler(_WithoutTokens(handler))
+                manager.add_handler(WithoutTokens(handler))
         manager.add_tags(list(self.inheritable_tags))
         manager.add_metadata(dict(self.inheritable_metadata))
         return manager
@@ -88,29 +89,3 @@ def _must_not_hear_drafts(handler: BaseCallbackHandler) -> bool:
     """Streams would show what may be rejected; what counts usage is told of all of it by the answer."""
     unwanted = (_StreamingCallbackHandler, _V2StreamingCallbackHandler, UsageMetadataCallbackHandler)
     return isinstance(handler, unwanted)
-
-
-class _WithoutTokens(BaseCallbackHandler):
-    """A handler as it is, but deaf to tokens: whoever shows them as they come would show a draft.
-
-    Chat models tell of tokens when they stream, which some do whenever they are called.
-    """
-
-    def __init__(self, handler: BaseCallbackHandler) -> None:
-        self._handler = handler
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("on_llm_new_token", "on_stream_event"):
-            return _hear_nothing
-        return getattr(object.__getattribute__(self, "_handler"), name)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether it is the same handler, so that one that the model has of its own is not told twice."""
-        return bool(object.__getattribute__(self, "_handler") == other)
-
-    def __hash__(self) -> int:
-        return hash(object.__getattribute__(self, "_handler"))
-
-
-def _hear_nothing(*args: Any, **kwargs: Any) -> None:
-    pass

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from langchain_core.callbacks import BaseCallbackManager, UsageMetadataCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks, UsageMetadataCallbackHandler
 from langchain_core.runnables.config import var_child_runnable_config
 
 from langchain_rain.engines.base import Answered, Cost, Listener, checked_reply
@@ -64,6 +64,42 @@ class Calls:
 
     def __post_init__(self) -> None:
         self.context.run(_stay_below, self.callbacks)
+
+
+class WithoutTokens(BaseCallbackHandler):
+    """A handler as it is, but deaf to tokens: whoever shows them as they come would show a draft.
+
+    Chat models tell of tokens when they stream, which some do whenever they are called.
+    """
+
+    def __init__(self, handler: BaseCallbackHandler) -> None:
+        self._handler = handler
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("on_llm_new_token", "on_stream_event"):
+            return _hear_nothing
+        return getattr(object.__getattribute__(self, "_handler"), name)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same handler, so that one that the model has of its own is not told twice."""
+        return bool(object.__getattribute__(self, "_handler") == other)
+
+    def __hash__(self) -> int:
+        return hash(object.__getattribute__(self, "_handler"))
+
+
+def without_tokens(callbacks: Callbacks) -> Callbacks:
+    """Callbacks as they are, but deaf to tokens."""
+    if not isinstance(callbacks, BaseCallbackManager):
+        return [WithoutTokens(handler) for handler in callbacks] if callbacks is not None else None
+    manager = callbacks.copy()
+    manager.handlers = [WithoutTokens(handler) for handler in manager.handlers]
+    manager.inheritable_handlers = [WithoutTokens(handler) for handler in manager.inheritable_handlers]
+    return manager
+
+
+def _hear_nothing(*args: Any, **kwargs: Any) -> None:
+    pass
 
 
 class Callee(Protocol):

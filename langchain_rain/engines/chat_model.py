@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from langchain_rain.engines.base import Answered, Cost
-from langchain_rain.engines.calling import NO_STREAM_TAG, CallingChannel, Calls
+from langchain_rain.engines.calling import NO_STREAM_TAG, CallingChannel, Calls, without_tokens
 from langchain_rain.engines.dialogue import Dialogue, said
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import EngineError, RainConfigError
@@ -102,7 +102,7 @@ class ChatModelEngine:
         self.model = model
         self.name = name or _name_of(model)
         self.channel = CallingChannel(self)
-        self._writer = model.model_copy(update={"cache": False})
+        self._writer = model.model_copy(update={"cache": False, "callbacks": without_tokens(model.callbacks)})
         self._judge = _with_logprobs(self._writer)
         self._conversations: dict[Context, _Conversation] = {}
 
