@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager, StreamingStdOutCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -254,3 +255,21 @@ def test_a_handler_that_the_inner_model_has_of_its_own_too_hears_no_tokens_and_n
     names = [name for name, *_ in ear.trace]
     assert names == ["rain_draft", "rain_judgement", "rain_judgement"] * 2
     assert answer.text == "Warm the soup. "
+
+
+@pytest.mark.parametrize("as_manager", [False, True])
+@pytest.mark.parametrize("way", MAIN_WAYS, ids=str)
+def test_a_handler_of_the_inner_model_alone_prints_no_tokens_of_drafts(
+    listener: Listener, way: Way, *, as_manager: bool
+) -> None:
+    handlers: list[BaseCallbackHandler] = [StreamingStdOutCallbackHandler()]
+    chef = TellingChef(streaming=True, callbacks=CallbackManager(handlers) if as_manager else handlers)
+    listener.call(way, chef_chat(chef))
+    assert listener.places == []
+    assert listener.was_drafted
+
+
+def test_a_handler_of_the_inner_model_alone_hears_of_its_runs() -> None:
+    ear = Ear()
+    chef_chat(TellingChef(callbacks=[ear])).invoke(QUESTION)
+    assert (len(ear.trace), len(ear.ended), ear.tokens) == (6, 6, [])
