@@ -129,7 +129,8 @@ MAIN_WAYS: list[Way] = [
     *(("agent", name) for name in ("stream all modes v2", "astream messages", "astream_events v3 messages")),
 ]
 WORLDS_AND_WAYS = [
-    *((world, way) for world in ("token sets", "messages") for way in [*WAYS, *SHORTER_WAYS]),
+    *(("token sets", way) for way in [*WAYS, *SHORTER_WAYS] if way[0] != "agent" or way in MAIN_WAYS),
+    *(("messages", way) for way in [*WAYS, *SHORTER_WAYS] if way[0] != "graph" or "modes" in way[1]),
     *((world, way) for world in WORLDS if world not in ("token sets", "messages") for way in MAIN_WAYS),
 ]
 UNSATISFIED_WAYS = [*WAYS[: len(CHAT)], *SHORTER_WAYS, *MAIN_WAYS[-3:], ("graph", "stream all modes")]
