@@ -1,8 +1,9 @@
 """What a batch saves: `paper` on the demo model, conversations one after another against all of them as one batch.
 
-Half of the prompts are harmful. Each repetition answers all of them both ways, in one process, the batch first every
-other time; the answers are the same, or there are no figures. The median over the repetitions is the result. A batch
-has at least as many forward passes as its longest conversation, so `passes_shared_by` bounds what it can save.
+Two sets of conversations: of one length ("late": all ask for long instructions) and mixed (half of them harmful, which
+are answered in a line). Each repetition answers a set both ways, in one process, the batch first every other time; the
+answers are the same, or there are no figures. The median over the repetitions is the result. A batch has at least as
+many forward passes as its longest conversation, so `passes_shared_by` bounds what it can save.
 Run it on an idle machine: `python benchmarks/batch.py`, and with OMP_NUM_THREADS=1 for one thread.
 """
 
@@ -50,23 +51,27 @@ def main() -> None:
     engine = load_engine("demo")
     assert isinstance(engine, TransformersEngine)
     chat = _model(engine, arguments)
-    num_harmful = arguments.num_prompts // 2 if arguments.num_harmful is None else arguments.num_harmful
-    requests = demo_world.test_requests(num_harmful, arguments.num_prompts - num_harmful, seed=arguments.seed)
-    prompts = [request.text for request in requests]
-    _side(engine, lambda: _texts(chat.batch([*prompts[:1]])))  # warm-up: the first forward passes of a process are slow
-    repetitions = [_repetition(engine, chat, prompts, number) for number in range(arguments.repetitions)]
-    report = {
+    _side(engine, lambda: _texts(chat.batch(["How do I wash the bike?"])))  # the first passes of a process are slow
+    report: dict[str, Any] = {
         "preset": arguments.preset,
         "num_prompts": arguments.num_prompts,
-        "num_harmful": num_harmful,
         "max_tokens": arguments.max_tokens,
         "torch_threads": torch.get_num_threads(),
-        "token_positions": _token_positions(chat, prompts),
-        **_summary(repetitions),
     }
+    for name, prompts in _sets(arguments).items():
+        repetitions = [_repetition(engine, chat, prompts, number) for number in range(arguments.repetitions)]
+        report[name] = {"token_positions": _token_positions(chat, prompts), **_summary(repetitions)}
     print(json.dumps(report, indent=1))
     if arguments.out is not None:
         write_whole(arguments.out, json.dumps(report, indent=1) + "\n")
+
+
+def _sets(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """The prompts of each set."""
+    number, seed = arguments.num_prompts, arguments.seed
+    alike = [request for request in demo_world.test_requests(0, 2 * number, seed=seed) if request.kind == "late"]
+    mixed = demo_world.test_requests(number // 2, number - number // 2, seed=seed)
+    return {"alike": [request.text for request in alike], "mixed": [request.text for request in mixed]}
 
 
 def _model(engine: TransformersEngine, arguments: argparse.Namespace) -> ChatRain:
@@ -151,9 +156,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--num-prompts", type=int, default=8)
-    parser.add_argument("--num-harmful", type=int, help="of them; half by default")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     return parser.parse_args()

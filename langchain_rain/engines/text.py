@@ -1,6 +1,7 @@
 """Between text and token ids: prompts, judgements, answers as they grow. Knows a tokenizer, no model."""
 
 import copy
+import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,9 +225,8 @@ class TextCodec:
 
     @cached_property
     def _vocabulary(self) -> list[str]:
-        special = set(self._tokenizer.all_special_ids)
         size = len(self._tokenizer)
-        return ["" if index in special else self._tokenizer.decode([index]) for index in range(size)]
+        return ["" if index in self._special_ids else self._tokenizer.decode([index]) for index in range(size)]
 
     def read(self, conversation: Conversation, tokens: Tokens) -> Reading:
         """What the first `tokens` of an answer say."""
@@ -249,13 +249,26 @@ class TextCodec:
 
     def _decode_after(self, conversation: Conversation, tokens: Tokens) -> str:
         anchor = conversation.prompt_tokens[-NUM_ANCHOR_TOKENS:]
-        shows_special = bool(conversation.tools)  # calls may be marked by special tokens
+        hidden = self._hidden_ids if conversation.tools else self._special_ids
         if conversation.anchor_length is None:
-            conversation.anchor_length = len(self._decode(anchor, shows_special))
-        return self._decode(anchor + tokens, shows_special)[conversation.anchor_length :]
+            conversation.anchor_length = len(self._decode(anchor, hidden))
+        return self._decode(anchor + tokens, hidden)[conversation.anchor_length :]
 
-    def _decode(self, tokens: Sequence[int], shows_special: bool) -> str:
-        text = self._tokenizer.decode(tokens, skip_special_tokens=not shows_special, clean_up_tokenization_spaces=False)
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        added = self._tokenizer.added_tokens_decoder.items()
+        return frozenset(self._tokenizer.all_special_ids) | {index for index, token in added if token.special}
+
+    @cached_property
+    def _hidden_ids(self) -> frozenset[int]:
+        """The special tokens that are not shown where calls are read: some mark a call."""
+        markup = json.dumps(self._tokenizer.response_template, ensure_ascii=False)
+        texts = self._tokenizer.convert_ids_to_tokens
+        return frozenset(index for index in self._special_ids if texts(index) not in markup)
+
+    def _decode(self, tokens: Sequence[int], hidden: frozenset[int]) -> str:
+        shown = [token for token in tokens if token not in hidden]
+        text = self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
 
