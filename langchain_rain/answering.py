@@ -3,16 +3,17 @@
 import json
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from langchain_rain.arguments import Answer
+from langchain_rain.arguments import Answer, cost_of
 from langchain_rain.callbacks import Run
 from langchain_rain.drivers import Outcome
+from langchain_rain.engines.base import Cost
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import EngineError
 from langchain_rain.search.paper import SearchResult
@@ -121,6 +122,15 @@ def _unreadable(call: InvalidToolCall) -> InvalidToolCall:
     return {**call, "args": f"invalid: {call['args'] or ''}"}
 
 
+def _with_cost(event: Happening, spent: Cost) -> Happening:
+    """The end of an answer that had cost `spent` before it was begun anew; anything else as it is."""
+    if isinstance(event, Outcome):
+        return replace(event, cost=event.cost + spent)
+    if isinstance(event, EngineError):
+        event.cost = (cost_of(event) or Cost()) + spent
+    return event
+
+
 Step: TypeAlias = tuple[Answering, Happening]
 """What happened, and the answer that it happened to."""
 
@@ -131,11 +141,14 @@ def answered(begin: Callable[[], Answering], run: Run | None, *, max_retries: in
     An answer whose engine fails in a way that may pass is begun anew, up to `max_retries` times, as long as nothing of
     it has been given out.
     """
+    spent = Cost()
     for attempt in range(max_retries + 1):
         answering = begin()
         with closing(happenings(answering.answer.job)) as events:
-            for event in events:
-                if attempt < max_retries and answering.may_begin_anew(event):
+            for happened in events:
+                event = _with_cost(happened, spent)
+                if isinstance(event, EngineError) and attempt < max_retries and answering.may_begin_anew(event):
+                    spent = cost_of(event) or Cost()
                     break
                 if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
                     run.tell(records_of(event))
@@ -146,11 +159,14 @@ def answered(begin: Callable[[], Answering], run: Run | None, *, max_retries: in
 
 async def aanswered(begin: Callable[[], Answering], run: Run | None, *, max_retries: int) -> AsyncGenerator[Step]:
     """The same without blocking the event loop."""
+    spent = Cost()
     for attempt in range(max_retries + 1):
         answering = begin()
         async with aclosing(ahappenings(answering.answer.job)) as events:
-            async for event in events:
-                if attempt < max_retries and answering.may_begin_anew(event):
+            async for happened in events:
+                event = _with_cost(happened, spent)
+                if isinstance(event, EngineError) and attempt < max_retries and answering.may_begin_anew(event):
+                    spent = cost_of(event) or Cost()
                     break
                 if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
                     await run.atell(records_of(event))
