@@ -2,14 +2,15 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
 from langchain_core.callbacks import UsageMetadataCallbackHandler, get_usage_metadata_callback
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
+from pydantic import PrivateAttr
 
 from langchain_rain import ChatRain
 from tests.conformance.listening import (
@@ -34,6 +35,7 @@ from tests.conformance.worlds import (
     StreamingChef,
     TellingChef,
     chef_chat,
+    is_judgement,
     kitchen_chat,
 )
 
@@ -268,6 +270,44 @@ def test_usage_of_an_answer_that_is_refused_is_counted_too() -> None:
     with get_usage_metadata_callback() as callback:
         chef_chat(chef).invoke(QUESTION)
     assert callback.usage_metadata["chef"]["total_tokens"] == chef.log.total > 0
+
+
+class FlakyChef(Chef):
+    """Its first judgement fails."""
+
+    _has_failed: list[bool] = PrivateAttr(default_factory=list)
+
+    def judge(self, messages: Sequence[BaseMessage]) -> AIMessage:
+        if not self._has_failed:
+            self._has_failed.append(True)
+            raise ConnectionError("Try again.")
+        return super().judge(messages)
+
+
+@pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream"])
+def test_usage_of_an_answer_that_was_begun_anew_is_counted_with_that_of_the_failed_one(name: str) -> None:
+    """Defect 11: everything that was run, once."""
+    chef = FlakyChef()
+    with get_usage_metadata_callback() as callback:
+        called(("chat", name), chef_chat(chef, max_retries=1), None)
+    drafts = [messages for messages, _ in chef.log.asked if not is_judgement(messages)]
+    assert len(drafts) == 3  # the first is drawn again
+    assert callback.usage_metadata["chef"]["total_tokens"] == chef.log.total
+
+
+@pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream"])
+def test_usage_of_an_answer_that_failed_again_and_is_refused_is_counted(name: str) -> None:
+    """Defect 11."""
+
+    class LeavingChef(Chef):
+        def judge(self, messages: Sequence[BaseMessage]) -> AIMessage:
+            raise ConnectionError("Try again.")
+
+    chef = LeavingChef()
+    with get_usage_metadata_callback() as callback:
+        called(("chat", name), chef_chat(chef, max_retries=2, on_error="refuse"), None)
+    assert len(chef.log.asked) == 3
+    assert callback.usage_metadata["chef"]["total_tokens"] == chef.log.total
 
 
 def test_usage_that_a_model_does_not_tell_is_not_made_up() -> None:
