@@ -262,7 +262,7 @@ class TextCodec:
     @cached_property
     def _hidden_ids(self) -> frozenset[int]:
         """The special tokens that are not shown where calls are read: some mark a call."""
-        markup = json.dumps(self._tokenizer.response_template, ensure_ascii=False)
+        markup = json.dumps(self._tokenizer.response_template.get("fields"), ensure_ascii=False)
         texts = self._tokenizer.convert_ids_to_tokens
         return frozenset(index for index in self._special_ids if texts(index) not in markup)
 
