@@ -150,6 +150,19 @@ def test_judgements_of_a_chat_model_are_child_runs_of_a_search_over_token_sets_t
     assert {(name, parent) for name, _, parent, _ in ear.trace} == {("rain_judgement", ear.tops[0])}
 
 
+@pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream", "batch"])
+def test_what_a_function_asks_that_judges_is_a_child_run_too(name: str) -> None:
+    """Defect 10, where the user's own function does not pass on callbacks."""
+
+    def judge(transcript: str) -> float:
+        Chef().invoke(transcript)
+        return -1.0 if f"{MARK}!" in transcript else 1.0
+
+    ear = heard(("chat", name), kitchen_chat(judge=judge))
+    assert Counter(parent for _, _, parent, _ in ear.trace) == dict.fromkeys(ear.tops, 4)
+    assert {tuple(tags) for *_, tags in ear.trace} == {("nostream",)}
+
+
 def test_tags_and_metadata_reach_the_children() -> None:
     class Asked(Ear):
         started: ClassVar[list[tuple[set[str], int]]] = []

@@ -13,10 +13,10 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager, StreamingStdOutCallbackHandler
 from langchain_core.globals import set_llm_cache
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
-from langchain_rain import ChatRain, UnsatisfiedError
+from langchain_rain import ChatRain, EngineError, UnsatisfiedError
 from tests.conformance.listening import (
     CHAT,
     GRAPH,
@@ -274,3 +274,13 @@ def test_a_handler_of_the_inner_model_alone_hears_of_its_runs() -> None:
     ear = Ear()
     chef_chat(TellingChef(callbacks=[ear])).invoke(QUESTION)
     assert (len(ear.trace), len(ear.ended), ear.tokens) == (6, 6, [])
+
+
+def test_a_message_of_the_wrong_kind_is_named_and_not_shown() -> None:
+    class Waiter(Chef):
+        def invoke(self, *args: Any, **kwargs: Any) -> Any:
+            return HumanMessage(f"Warm the {MARK}!")
+
+    with pytest.raises(EngineError, match="an AIMessage is wanted") as raised:
+        chef_chat(Waiter()).invoke(QUESTION)
+    assert MARK not in repr(raised.value)
