@@ -122,33 +122,39 @@ def _unreadable(call: InvalidToolCall) -> InvalidToolCall:
     return {**call, "args": f"invalid: {call['args'] or ''}"}
 
 
-def _with_cost(event: Happening, spent: Cost) -> Happening:
-    """The end of an answer that had cost `spent` before it was begun anew; anything else as it is."""
+def _with_what_failed(event: Happening, failed: EngineError | None) -> Happening:
+    """The end of an answer with the cost of the attempts that failed before; anything else as it is."""
+    if failed is None:
+        return event
+    spent = cost_of(failed) or Cost()
     if isinstance(event, Outcome):
-        return replace(event, cost=event.cost + spent)
+        return replace(event, cost=event.cost + spent, seconds=event.seconds + failed.seconds)
     if isinstance(event, EngineError):
-        event.cost = (cost_of(event) or Cost()) + spent
+        event.cost, event.seconds = (cost_of(event) or Cost()) + spent, event.seconds + failed.seconds
     return event
 
+
+Begin: TypeAlias = Callable[[EngineError | None], Answering]
+"""Begins an answer, anew after an attempt that failed: what that has used of the budget is gone."""
 
 Step: TypeAlias = tuple[Answering, Happening]
 """What happened, and the answer that it happened to."""
 
 
-def answered(begin: Callable[[], Answering], run: Run | None, *, max_retries: int) -> Generator[Step]:
+def answered(begin: Begin, run: Run | None, *, max_retries: int) -> Generator[Step]:
     """What happens until an answer has ended, told to the handlers of `run` too.
 
     An answer whose engine fails in a way that may pass is begun anew, up to `max_retries` times, as long as nothing of
     it has been given out.
     """
-    spent = Cost()
+    failed: EngineError | None = None
     for attempt in range(max_retries + 1):
-        answering = begin()
+        answering = begin(failed)
         with closing(happenings(answering.answer.job)) as events:
             for happened in events:
-                event = _with_cost(happened, spent)
+                event = _with_what_failed(happened, failed)
                 if isinstance(event, EngineError) and attempt < max_retries and answering.may_begin_anew(event):
-                    spent = cost_of(event) or Cost()
+                    failed = event
                     break
                 if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
                     run.tell(records_of(event))
@@ -157,16 +163,16 @@ def answered(begin: Callable[[], Answering], run: Run | None, *, max_retries: in
                 return
 
 
-async def aanswered(begin: Callable[[], Answering], run: Run | None, *, max_retries: int) -> AsyncGenerator[Step]:
+async def aanswered(begin: Begin, run: Run | None, *, max_retries: int) -> AsyncGenerator[Step]:
     """The same without blocking the event loop."""
-    spent = Cost()
+    failed: EngineError | None = None
     for attempt in range(max_retries + 1):
-        answering = begin()
+        answering = begin(failed)
         async with aclosing(ahappenings(answering.answer.job)) as events:
             async for happened in events:
-                event = _with_cost(happened, spent)
+                event = _with_what_failed(happened, failed)
                 if isinstance(event, EngineError) and attempt < max_retries and answering.may_begin_anew(event):
-                    spent = cost_of(event) or Cost()
+                    failed = event
                     break
                 if run is not None and run.handlers and not isinstance(event, Outcome | EngineError):
                     await run.atell(records_of(event))

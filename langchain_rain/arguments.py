@@ -237,13 +237,21 @@ class RainArguments(BaseModel):
             return f"{policy.__module__}.{policy.__qualname__}"
         return f"{policy!r} of {self._nonce}"
 
-    def begin(self, prompt: str | Dialogue, transcript: str, stop: list[str] | None) -> Answer:
+    @property
+    def budget(self) -> Budget:
+        """The limits of one answer."""
+        return Budget(self.max_seconds, self.max_forward_tokens, self.timeout)
+
+    def begin(
+        self, prompt: str | Dialogue, transcript: str, stop: list[str] | None, budget: Budget | None = None
+    ) -> Answer:
         """Opens the contexts and makes the search for one prompt.
 
         Args:
             prompt: what is to be answered.
             transcript: what stands before the answer when it is judged.
             stop: of this call; None for the own.
+            budget: what is left of the own; None for all of it.
         """
         stop = stop if stop is not None else self.stop or []
         check_stop(stop)
@@ -267,8 +275,8 @@ class RainArguments(BaseModel):
             transcript=transcript,
         )
         writes_whole = isinstance(writer, ChatEngine) and writer.writes_whole_messages
-        budget = Budget(self.max_seconds, self.max_forward_tokens, self.timeout)
-        return Answer(search, Job((draft if writes_whole else generate)(search), contexts, budget), seed, self)
+        steps = (draft if writes_whole else generate)(search)
+        return Answer(search, Job(steps, contexts, budget or self.budget), seed, self)
 
     def _made_judge(self, judging: Context) -> Judge:
         if isinstance(self.judging_engine, CallableEngine):

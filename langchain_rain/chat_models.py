@@ -30,12 +30,12 @@ from langchain_rain.arguments import check_text
 from langchain_rain.call_arguments import CALL_ARGUMENTS, CallArguments, told_apart
 from langchain_rain.callbacks import Run
 from langchain_rain.config import RainConfig
-from langchain_rain.engines.base import ChatEngine
+from langchain_rain.engines.base import ChatEngine, Cost
 from langchain_rain.engines.calling import Calls
 from langchain_rain.engines.chat_model import ChatModelEngine
 from langchain_rain.engines.dialogue import Dialogue, as_lines
 from langchain_rain.engines.reading import AnswerReader, PlainReader
-from langchain_rain.errors import RainConfigError
+from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.streaming import Releasing
 from langchain_rain.structured import structured
 
@@ -201,18 +201,22 @@ class ChatRain(CallArguments, BaseChatModel):
         stop: list[str] | None,
         given: Mapping[str, Any],
         run: Run | None,
+        failed: EngineError | None,
         *,
         loop: asyncio.AbstractEventLoop | None,
     ) -> Answering:
-        """Begins an answer."""
+        """Begins an answer, anew if an attempt has failed before."""
         arguments = self.for_call(given)
+        budget = arguments.budget
+        if failed is not None:
+            budget = budget.after(failed.cost or Cost(), failed.seconds)
         callbacks = (run.children() if loop is None else run.achildren()) if run is not None else None
         dialogue = self._dialogue(messages, given, Calls(callbacks, loop))
         writer = arguments.writer
         has_template = isinstance(writer, ChatEngine) and writer.has_chat_template
         transcript = as_lines(messages, max_turns=arguments.max_judged_turns) + (" " if has_template else "")
         check_text("conversation", transcript)
-        answer = arguments.begin(dialogue, transcript, stop)
+        answer = arguments.begin(dialogue, transcript, stop, budget)
         try:
             reader: AnswerReader = PlainReader(skips_space=True)
             if isinstance(writer, ChatEngine):

@@ -63,6 +63,18 @@ class Budget:
             return BudgetExceededError(spent)
         return None
 
+    def after(self, cost: Cost, seconds: float) -> "Budget":
+        """What is left of it."""
+
+        def left(limit: Any, used: float) -> Any:
+            return None if limit is None else max(0, limit - used)
+
+        return Budget(
+            left(self.max_seconds, seconds),
+            left(self.max_forward_tokens, cost.token_positions),
+            left(self.timeout, seconds),
+        )
+
     @property
     def deadline(self) -> float | None:
         """Seconds after which the first limit of time is spent."""
@@ -381,7 +393,7 @@ class _InFlight(Generic[T]):
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, EngineError):
-            error.cost = self._cost
+            error.cost, error.seconds = self._cost, self._seconds()
         self._end()
         self.future.set_exception(error)
 

@@ -52,6 +52,7 @@ class EngineError(RainError):
         request: the kind of request that failed, for example "Expand".
         is_retryable: whether the same request may succeed later.
         cost: what the search that failed had cost by then (`engines.base.Cost`); None if there was no search.
+        seconds: how long that search had run.
     """
 
     def __init__(self, message: str, *, engine: str = "", request: str = "", is_retryable: bool = False) -> None:
@@ -60,6 +61,7 @@ class EngineError(RainError):
         self.request = request
         self.is_retryable = is_retryable
         self.cost: Any = None
+        self.seconds = 0.0
 
 
 def describe_mistakes(what: str, error: ValidationError) -> str:

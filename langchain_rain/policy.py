@@ -93,15 +93,15 @@ class ReleasePolicy:
         if policy == "raise":
             raise error
         if policy == "refuse":
-            logger.info("Refused, %s: %s", name, error)
+            logger.info("Refused, %s: %s", name, _named(error))
             return Release(self._released(satisfied_text, whole_text), self.refusal_message)
         if policy == "best" and not whole_text:
             return Release("", self.refusal_message)  # there is nothing that may be given
         if policy == "best":
-            logger.warning("Bypass by %s='best', an answer that is not satisfied is given out: %s", name, error)
+            logger.warning("Bypass by %s='best', an answer that is not satisfied is given out: %s", name, _named(error))
             return Release(whole_text, bypass=f"{name}=best")
         assert callable(policy)
-        logger.warning("Bypass by %s, a callable answers: %s", name, error)
+        logger.warning("Bypass by %s, a callable answers: %s", name, _named(error))
         addition = policy(error)
         if not isinstance(addition, str):
             raise RainConfigError(f"{name}: a callable that returns text is allowed; it returned {addition!r}.")
@@ -109,6 +109,13 @@ class ReleasePolicy:
 
     def _released(self, satisfied_text: str, whole_text: str) -> str:
         return satisfied_text if self.holds_back else whole_text
+
+
+def _named(error: Exception) -> str:
+    """An error as logs may name it: what an engine says of it may quote text that is rejected."""
+    if isinstance(error, EngineError):
+        return f"{type(error).__name__} of {error.engine or 'an engine'}, {error.request or 'no'} request"
+    return str(error)
 
 
 def describe(

@@ -25,6 +25,8 @@ class Called:
     Negative numbers fail. `before` is called first, in the thread or on the loop of the answer.
     """
 
+    tells_cost = True
+
     identity: Mapping[str, Any] = {}
 
     def __init__(self, before: Callable[[int], Any] = lambda number: None) -> None:
@@ -126,7 +128,7 @@ def test_what_answers_another_question_is_an_error() -> None:
 
     heard = Heard()
     Wrong().channel.submit({1: roll(1)}, heard)
-    assert str(heard.until(1)[1]) == "called gave a wrong reply to Rollout: a TokenSet is wanted, given 'soup'."
+    assert str(heard.until(1)[1]) == "called gave a wrong reply to Rollout: a TokenSet is wanted, given str."
 
 
 def test_what_is_cancelled_before_it_began_is_never_called_and_nothing_is_heard_of_it() -> None:

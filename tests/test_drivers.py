@@ -661,6 +661,12 @@ def test_a_budget_is_spent_when_its_limit_is_reached(
     assert (str(exceeded) if exceeded is not None else None) == spent
 
 
+def test_what_an_attempt_has_used_is_gone_from_the_budget_of_the_next() -> None:
+    left = Budget(max_seconds=5, max_forward_tokens=100, timeout=9).after(Cost(3, 70), 2.0)
+    assert left == Budget(max_seconds=3.0, max_forward_tokens=30, timeout=7.0)
+    assert Budget(max_forward_tokens=100).after(Cost(3, 170), 2.0) == Budget(max_forward_tokens=0)
+
+
 def best_so_far(*numbers: int) -> Callable[[Context], Steps[str]]:
     """Asks one after the other; returns what it has when its budget is spent."""
 

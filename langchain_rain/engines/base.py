@@ -189,9 +189,16 @@ def checked_reply(request: Request, reply: Any, *, engine: str) -> Any:
     return EngineError(f"{engine} gave a wrong reply to {kind}: {problem}.", engine=engine, request=kind)
 
 
+def _kind(reply: Any) -> str:
+    """Names a reply without what it says: it may be text that is rejected."""
+    numbers = f" of {len(reply.logprobs)}" if isinstance(reply, OptionLogprobs) else ""
+    kinds = sorted({type(each).__name__ for each in reply}) if isinstance(reply, list | tuple) else []
+    return type(reply).__name__ + numbers + (f" of {', '.join(kinds)}" if kinds else "")
+
+
 def _expand_problem(request: Expand, reply: Any) -> str | None:
     if not isinstance(reply, list) or not all(isinstance(token_set, TokenSet) for token_set in reply):
-        return f"a list of TokenSet is wanted, given {reply!r}"
+        return f"a list of TokenSet is wanted, given {_kind(reply)}"
     tokens = [token_set.tokens for token_set in reply]
     if len(tokens) > request.num_token_sets:
         return f"at most {request.num_token_sets} token sets are wanted, given {len(tokens)}"
@@ -204,7 +211,7 @@ def _expand_problem(request: Expand, reply: Any) -> str | None:
 
 def _rollout_problem(request: Rollout, reply: Any) -> str | None:
     if not isinstance(reply, TokenSet):
-        return f"a TokenSet is wanted, given {reply!r}"
+        return f"a TokenSet is wanted, given {_kind(reply)}"
     if request.max_tokens is not None and len(reply.tokens) > request.max_tokens:
         return f"at most {request.max_tokens} tokens are wanted, given {len(reply.tokens)}"
     return _logprob_problem([reply])
@@ -218,7 +225,7 @@ def _logprob_problem(token_sets: Sequence[TokenSet]) -> str | None:
 
 def _score_problem(request: Score, reply: Any) -> str | None:
     if not isinstance(reply, OptionLogprobs) or len(reply.logprobs) != len(request.options):
-        return f"OptionLogprobs of {len(request.options)} options are wanted, given {reply!r}"
+        return f"OptionLogprobs of {len(request.options)} options are wanted, given {_kind(reply)}"
     if any(math.isnan(logprob) for logprob in reply.logprobs) or not 0 <= reply.mass <= 1 + 1e-6:
         return f"log probabilities and a mass in [0, 1] are wanted, given {reply!r}"
     return None

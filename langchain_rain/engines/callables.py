@@ -25,6 +25,8 @@ class CallableEngine:
         function: judges a transcript.
     """
 
+    tells_cost = False  # a chat model that the function asks is counted by whoever counts
+
     def __init__(self, function: JudgeFunction) -> None:
         self._function = function
         self.name = getattr(function, "__qualname__", None) or type(function).__name__

@@ -29,13 +29,11 @@ MAX_THREADS = 64
 """Calls of one engine that may be under way in threads at once."""
 
 
-def _own_context() -> contextvars.Context:
-    """A copy of the caller's context in which no handler counts usage: what is called here is counted by the caller."""
-    context = contextvars.copy_context()
-    for variable, value in context.items():
+def _count_no_usage() -> None:
+    """Takes handlers that count usage out of the context: the answer tells of all that was run for it."""
+    for variable, value in contextvars.copy_context().items():
         if isinstance(value, UsageMetadataCallbackHandler):
-            context.run(variable.set, None)
-    return context
+            variable.set(None)
 
 
 def _stay_below(callbacks: BaseCallbackManager | None) -> None:
@@ -60,7 +58,7 @@ class Calls:
 
     callbacks: BaseCallbackManager | None = None
     loop: asyncio.AbstractEventLoop | None = None
-    context: contextvars.Context = field(default_factory=_own_context)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     def __post_init__(self) -> None:
         self.context.run(_stay_below, self.callbacks)
@@ -108,6 +106,10 @@ class Callee(Protocol):
     @property
     def name(self) -> str:
         """Names the engine in errors."""
+
+    @property
+    def tells_cost(self) -> bool:
+        """Whether its answers tell what they cost, so that nobody else has to count it."""
 
     def calls_of(self, context: Context) -> Calls:
         """On whose behalf a conversation is."""
@@ -166,12 +168,15 @@ class CallingChannel:
 
     def _start(self, request: Request) -> "Future[Answered]":
         calls = self._engine.calls_of(request.context)
+        context = calls.context.copy()
+        if self._engine.tells_cost:
+            context.run(_count_no_usage)
         if calls.loop is not None:
-            return _run_on(calls.loop, self._engine.acall(request), calls.context.copy())
+            return _run_on(calls.loop, self._engine.acall(request), context)
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"rain-{self._engine.name}")
-        return self._pool.submit(calls.context.copy().run, self._engine.call, request)
+        return self._pool.submit(context.run, self._engine.call, request)
 
     def _finish(self, done: "Future[Answered]", request: Request) -> None:
         with self._lock:

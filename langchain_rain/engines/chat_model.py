@@ -97,6 +97,7 @@ class ChatModelEngine:
 
     has_chat_template = True
     writes_whole_messages = True
+    tells_cost = True
 
     def __init__(self, model: BaseChatModel, *, name: str = "") -> None:
         self.model = model
