@@ -323,6 +323,35 @@ def test_usage_of_an_answer_that_failed_again_and_is_refused_is_counted(name: st
     assert callback.usage_metadata["chef"]["total_tokens"] == chef.log.total
 
 
+@pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream"])
+def test_what_a_judging_function_asks_a_model_is_counted(name: str) -> None:
+    """Defect 11: nobody else would."""
+    chef, adviser = Chef(), Chef()
+
+    def judge(transcript: str) -> float:
+        adviser.invoke(transcript)
+        return 1.0
+
+    with get_usage_metadata_callback() as callback:
+        called(("chat", name), chef_chat(chef, judge=judge), None)
+    assert adviser.log.total > 0
+    assert callback.usage_metadata["chef"]["total_tokens"] == chef.log.total + adviser.log.total
+
+
+@pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream"])
+def test_a_budget_holds_for_all_attempts_together(name: str) -> None:
+    class LeavingChef(Chef):
+        def judge(self, messages: Sequence[BaseMessage]) -> AIMessage:
+            raise ConnectionError("Try again.")
+
+    one, many = LeavingChef(), LeavingChef()
+    called(("chat", name), chef_chat(one, on_error="refuse"), None)
+    budget = one.log.total + 1  # one attempt, and less than a second one
+    limits = {"max_forward_tokens": budget, "max_retries": 9, "on_error": "refuse", "on_unsatisfied": "refuse"}
+    called(("chat", name), chef_chat(many, **limits), None)
+    assert many.log.total <= 2 * one.log.total  # it is overshot by one step at most
+
+
 def test_usage_that_a_model_does_not_tell_is_not_made_up() -> None:
     with get_usage_metadata_callback() as callback:
         answer = chef_chat(Chef(tells_usage=False)).invoke(QUESTION)
