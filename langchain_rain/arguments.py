@@ -11,8 +11,9 @@ from langchain_core.messages import HumanMessage
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SkipValidation, ValidationError, model_validator
 
 from langchain_rain import drivers
+from langchain_rain.budget import Budget
 from langchain_rain.config import RainConfig
-from langchain_rain.drivers import Budget, Job, Outcome
+from langchain_rain.drivers import Job, Outcome
 from langchain_rain.engines.base import ChatEngine, Cost, Engine
 from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from langchain_rain.drivers import Budget, Job
+from langchain_rain.budget import Budget
+from langchain_rain.drivers import Job
 from langchain_rain.engines.base import Engine
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.search.config import SearchConfig

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from langchain_rain import RainLLM, UnsatisfiedError
-from langchain_rain.drivers import Budget, Job, arun, run, run_batch
+from langchain_rain.budget import Budget
+from langchain_rain.drivers import Job, arun, run, run_batch
 from langchain_rain.engines.base import Answered, Channel, Cost, Listener
 from langchain_rain.engines.calling import MAX_THREADS, CallingChannel, Calls
 from langchain_rain.engines.merging import AsyncChannel

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_rain.drivers import Budget, Job, Outcome, arun, run, run_batch, stream
+from langchain_rain.budget import Budget
+from langchain_rain.drivers import Job, Outcome, arun, run, run_batch, stream
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.errors import EngineError
 from langchain_rain.rubrics import Criterion, Rubric

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rain import drivers
-from langchain_rain.drivers import Budget, Job, Outcome, arun, astream, run, run_batch, stream
+from langchain_rain.budget import Budget
+from langchain_rain.drivers import Job, Outcome, arun, astream, run, run_batch, stream
 from langchain_rain.engines.base import Answered, Cost, Engine
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.errors import BudgetExceededError, EngineError

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_rain.drivers import Budget, Job, Outcome, run, run_batch, stream
+from langchain_rain.budget import Budget
+from langchain_rain.drivers import Job, Outcome, run, run_batch, stream
 from langchain_rain.engines.base import Engine, StepReport, Ticket
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.scripted import ScriptedEngine

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from langchain_rain.drivers import Budget, Job, Outcome, run, stream
+from langchain_rain.budget import Budget
+from langchain_rain.drivers import Job, Outcome, run, stream
 from langchain_rain.engines.base import StepReport, Ticket
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.scripted import ScriptedEngine

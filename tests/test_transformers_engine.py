@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from langchain_core.embeddings import Embeddings
 
-from langchain_rain.drivers import Budget, Outcome, run, run_batch, stream
+from langchain_rain.budget import Budget
+from langchain_rain.drivers import Outcome, run, run_batch, stream
 from langchain_rain.engines.base import Cost
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
