@@ -107,7 +107,7 @@ def _peak(llm: RainLLM, prompt: str) -> float:
     engine = load_engine("demo")  # a new one, as its peak is that of all it has answered
     assert isinstance(engine, TransformersEngine)
     _rain(llm.model_copy(update={"model": engine}), prompt)
-    return engine.peak_cached_positions / (3 * (len(engine.tokenizer(prompt).input_ids) + llm.max_tokens + 200))
+    return engine.peak_cached_positions / (3 * (len(engine.tokenizer(prompt).input_ids) + llm.answer_limit + 200))
 
 
 @torch.inference_mode()

@@ -21,6 +21,11 @@ from langchain_rain.streaming import Happening, Releasing, ahappenings, happenin
 from langchain_rain.trace import records_of
 from langchain_rain.usage import usage_of
 
+TOLD_BY_MODELS = frozenset(
+    {"model_name", "model_provider", "finish_reason", "stop_reason", "system_fingerprint", "service_tier", "id"}
+)
+"""What a chat model tells of its answer that is passed on; the rest may quote what nobody has judged."""
+
 
 @dataclass(slots=True)
 class Answering:
@@ -72,21 +77,22 @@ class Answering:
             message = AIMessage(self._shown + release.addition_after(self._shown))
         info = {
             "model_name": self.answer.arguments.writer.name,
-            **message.response_metadata,
+            **{name: value for name, value in message.response_metadata.items() if name in TOLD_BY_MODELS},
             **self.answer.info(outcome, release),
         }
-        if release.addition is None and "finish_reason" in message.response_metadata:
-            info["finish_reason"] = message.response_metadata["finish_reason"]  # "tool_calls", for example
+        told = message.response_metadata.get("finish_reason")
+        if release.addition is None and told not in (None, "unsatisfied"):
+            info["finish_reason"] = told  # "tool_calls", for example
         is_whole = release.addition is None
         usage = usage_of(self.answer, outcome, message if is_whole else None)
         invalid = [_unreadable(call) for call in message.invalid_tool_calls]
-        told: dict[str, Any] = {
+        changed: dict[str, Any] = {
             "invalid_tool_calls": invalid,
             "usage_metadata": usage,
             "response_metadata": {},
             "id": None,
         }
-        message = message.model_copy(update=told)
+        message = message.model_copy(update=changed)
         return ChatGeneration(message=message, generation_info=info)
 
     def _show(self, text: str) -> str:

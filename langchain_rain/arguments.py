@@ -15,8 +15,8 @@ from langchain_rain.budget import Budget
 from langchain_rain.config import RainConfig
 from langchain_rain.drivers import Job, Outcome
 from langchain_rain.engines.base import ChatEngine, Cost, Engine
-from langchain_rain.engines.callables import CallableEngine
-from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
+from langchain_rain.engines.callables import CallableEngine, name_of_function
+from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines, quoted
 from langchain_rain.engines.loading import DEMO_MODEL, load_engine
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
@@ -24,8 +24,38 @@ from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.evaluate import RubricJudge, ValueJudge
 from langchain_rain.search.drafts import draft
 from langchain_rain.search.paper import SearchResult, generate
-from langchain_rain.search.protocol import Context, Judge, derive_search_seed
+from langchain_rain.search.protocol import Context, Judge, Steps, Verdict, derive_search_seed
 from langchain_rain.search.state import Search
+
+DEFAULT_MAX_TOKENS = 256
+"""The longest answer where nothing is said of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerJudge:
+    """Judges answers to a conversation, with what would begin another turn in them quoted.
+
+    Attributes:
+        judge: judges the transcript.
+        conversation: what stands before the answer, verbatim.
+    """
+
+    judge: Judge
+    conversation: str
+
+    @property
+    def can_veto(self) -> bool:
+        """Whether a verdict may be a veto."""
+        return self.judge.can_veto
+
+    def __call__(self, transcript: str) -> Steps[Verdict]:
+        """Judges a transcript that begins with the conversation."""
+        assert transcript.startswith(self.conversation)
+        return self.judge(self.conversation + quoted(transcript[len(self.conversation) :]))
+
+    def guidance(self, verdict: Verdict) -> str:
+        """What a writer should keep to whose text was judged so."""
+        return self.judge.guidance(verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +132,9 @@ class RainArguments(BaseModel):
     )
     config: RainConfig = Field(default_factory=RainConfig, description="How to search.")
     seed: int | None = Field(default=None, description="Same seed, same answer; None: drawn, and told on the result.")
-    max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Longest answer, in tokens; None: 256, or what a chat model does by itself."
+    )
     temperature: float | None = Field(
         default=None, ge=0, le=10, allow_inf_nan=False, description="Of all sampling; None: that of `config`."
     )
@@ -179,9 +211,12 @@ class RainArguments(BaseModel):
     def _engine(self, argument: Literal["model", "judge"]) -> Engine:
         given = getattr(self, argument)
         key = given if isinstance(given, str) else id(given)  # the engine keeps the object, so that its id stays
-        if key not in self.loaded:
-            self.loaded[key] = load_engine(given, argument)
-        return self.loaded[key]
+        if key in self.loaded:
+            return self.loaded[key]
+        engine = load_engine(given, argument)
+        if not isinstance(engine, CallableEngine):  # it costs nothing, and each call may bring a function of its own
+            self.loaded[key] = engine
+        return engine
 
     @property
     def used_rubric(self) -> Rubric:
@@ -212,11 +247,16 @@ class RainArguments(BaseModel):
         return ReleasePolicy(self.on_unsatisfied, self.on_error, self.refusal_message)
 
     @property
+    def answer_limit(self) -> int:
+        """The longest answer of a model in this process, in tokens."""
+        return self.max_tokens if self.max_tokens is not None else DEFAULT_MAX_TOKENS
+
+    @property
     def identity(self) -> dict[str, Any]:
         """All that an answer depends on, so that a cache never mistakes one guard for another."""
         return {
             "model": dict(self.writer.identity),
-            "judge": dict(self.judging_engine.identity),
+            "judge": self._judge_identity,
             "rubric": self.rubric_description,
             "config": self.searching_config.model_dump(mode="json"),
             "seed": self.seed,
@@ -230,13 +270,17 @@ class RainArguments(BaseModel):
             "timeout": self.timeout,
         }
 
-    def _policy_name(self, policy: Policy) -> str:
+    @property
+    def _judge_identity(self) -> dict[str, Any]:
+        if isinstance(self.judging_engine, CallableEngine):
+            return {"engine": "callable", "name": self._policy_name(self.judge)}
+        return dict(self.judging_engine.identity)
+
+    def _policy_name(self, policy: Any) -> str:
         """Names a policy; what has no name of its own is told apart by who holds it."""
         if isinstance(policy, str):
             return policy
-        if inspect.isfunction(policy) and "<" not in policy.__qualname__:
-            return f"{policy.__module__}.{policy.__qualname__}"
-        return f"{policy!r} of {self._nonce}"
+        return name_of_function(policy) or f"{policy!r} of {self._nonce}"
 
     @property
     def budget(self) -> Budget:
@@ -259,18 +303,19 @@ class RainArguments(BaseModel):
         writer, judging_engine = self.writer, self.judging_engine
         contexts: dict[Context, Engine] = {}
         try:
-            writing = judging = _open(writer, prompt, max_tokens=self.max_tokens, stop=stop)
+            writing = judging = _open(writer, prompt, max_tokens=self.answer_limit, stop=stop)
             contexts[writing] = writer
             if judging_engine is not writer:
-                judging = _open_to_judge(judging_engine, prompt, max_tokens=self.max_tokens)
+                judging = _open_to_judge(judging_engine, prompt, max_tokens=self.answer_limit)
                 contexts[judging] = judging_engine
+            judge = self._made_judge(judging, transcript if isinstance(prompt, Dialogue) else None)
         except BaseException:
             drivers.close_contexts(contexts)
             raise
         seed = self.seed if self.seed is not None else secrets.randbits(63)
         search = Search(
             writing,
-            self._made_judge(judging),
+            judge,
             self.searching_config.to_search_config(),
             derive_search_seed(seed, transcript),
             transcript=transcript,
@@ -279,11 +324,13 @@ class RainArguments(BaseModel):
         steps = (draft if writes_whole else generate)(search)
         return Answer(search, Job(steps, contexts, budget or self.budget), seed, self)
 
-    def _made_judge(self, judging: Context) -> Judge:
-        if isinstance(self.judging_engine, CallableEngine):
-            return ValueJudge(judging)
+    def _made_judge(self, judging: Context, conversation: str | None) -> Judge:
+        """The judge; of an answer to a `conversation`, in which no line of it may be taken for another turn."""
         config = self.searching_config
-        return RubricJudge(self.used_rubric, judging, config.scoring, config.min_option_mass)
+        judge: Judge = ValueJudge(judging)
+        if not isinstance(self.judging_engine, CallableEngine):
+            judge = RubricJudge(self.used_rubric, judging, config.scoring, config.min_option_mass)
+        return judge if conversation is None else AnswerJudge(judge, conversation)
 
 
 def _open(engine: Engine, prompt: str | Dialogue, *, max_tokens: int, stop: list[str]) -> Context:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 from pydantic import Field
 
@@ -20,6 +21,10 @@ CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "sto
 
 TOOL_ARGUMENTS = frozenset({"tools", "tool_choice"})
 """What `bind_tools` makes of tools for a local model."""
+
+
+NOT_OF_A_CALL = frozenset({*RainArguments.model_fields, *RainConfig.model_fields}) - CALL_ARGUMENTS - {"model", "stop"}
+"""Parts of the guard that hold for every call."""
 
 
 class CallArguments(RainArguments):
@@ -41,9 +46,8 @@ class CallArguments(RainArguments):
         unknown = [name for name in given if name not in allowed]
         if not isinstance(self.writer, ChatModelEngine) and unknown:
             raise RainConfigError(f"A call takes {', '.join(sorted(allowed))}; given {', '.join(sorted(unknown))}.")
-        for name in unknown:  # the chat model may know it, but a guard that is misspelt must not go missing
-            if meant := get_close_matches(name, CALL_ARGUMENTS, n=1, cutoff=0.75):
-                raise RainConfigError(f"A call takes {meant[0]!r}, given {name!r}.")
+        for name in unknown:
+            self._check_is_for_the_model(name)
         own = {name.replace("rain_config", "config"): given[name] for name in CALL_ARGUMENTS & given.keys()}
         if not own:
             return self
@@ -51,6 +55,15 @@ class CallArguments(RainArguments):
         arguments = CallArguments(**{**kept, **own, "loaded": self.loaded})
         arguments._rubrics, arguments._nonce = self._rubrics, self._nonce
         return arguments
+
+    def _check_is_for_the_model(self, name: str) -> None:
+        """Checks an argument that is passed on to the chat model: no part of the guard must go missing in it."""
+        if isinstance(self.model, BaseChatModel) and name in type(self.model).model_fields:
+            return
+        if name in NOT_OF_A_CALL:
+            raise RainConfigError(f"{name} cannot be given to a call; give it to ChatRain, or in `rain_config`.")
+        if meant := get_close_matches(name, CALL_ARGUMENTS | NOT_OF_A_CALL, n=1, cutoff=0.75):
+            raise RainConfigError(f"A call takes no argument {name!r}; is {meant[0]!r} meant?")
 
 
 def told_apart(

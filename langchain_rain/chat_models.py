@@ -7,12 +7,14 @@ from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
     AsyncCallbackManager,
     AsyncCallbackManagerForLLMRun,
     CallbackManager,
     CallbackManagerForLLMRun,
 )
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -27,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model
 from langchain_rain._version import __version__
 from langchain_rain.answering import Answering, aanswered, answered
 from langchain_rain.arguments import check_text
+from langchain_rain.caching import LastingAnswers
 from langchain_rain.call_arguments import CALL_ARGUMENTS, CallArguments, told_apart
 from langchain_rain.callbacks import Run
 from langchain_rain.config import RainConfig
@@ -105,7 +108,8 @@ class ChatRain(CallArguments, BaseChatModel):
         params["ls_provider"] = "rain"
         params["ls_model_name"] = str(kwargs.get("model") or self.model_name)
         params["ls_temperature"] = self.searching_config.temperature
-        params["ls_max_tokens"] = self.max_tokens
+        if self.max_tokens is not None or not isinstance(self.writer, ChatModelEngine):
+            params["ls_max_tokens"] = self.answer_limit
         return params
 
     # --- Calls ---------------------------------------------------------------------------------------------------
@@ -231,12 +235,11 @@ class ChatRain(CallArguments, BaseChatModel):
         if not isinstance(self.writer, ChatModelEngine):
             tools, choice = self._offered(given.get("tools") or (), given.get("tool_choice"))
             return Dialogue(tuple(messages), tools, choice, calls=calls)
-        limits: dict[str, Any] = {
-            name: getattr(self, name) for name in ("temperature", "max_tokens") if name in self.model_fields_set
-        }
         passed_on = {name: value for name, value in given.items() if name not in CALL_ARGUMENTS}
-        passed_on |= {name: given[name] for name in ("temperature", "max_tokens") if name in given}
-        return Dialogue(tuple(messages), call_arguments={**limits, **passed_on}, calls=calls)
+        for name in ("temperature", "max_tokens"):
+            if (value := given.get(name, getattr(self, name))) is not None:
+                passed_on[name] = value
+        return Dialogue(tuple(messages), call_arguments=passed_on, calls=calls)
 
     # --- Tools and structured output -----------------------------------------------------------------------------
 
@@ -324,7 +327,7 @@ class ChatRain(CallArguments, BaseChatModel):
     def batch(
         self,
         inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
+        config: RunnableConfig | RainConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
         **kwargs: Any,
@@ -333,6 +336,8 @@ class ChatRain(CallArguments, BaseChatModel):
 
         At most `max_concurrency` of `config` are under way, 64 where it says nothing.
         """
+        if isinstance(config, RainConfig):
+            config, kwargs = told_apart(config, kwargs)
         configs = [
             RunnableConfig(**{"max_concurrency": MAX_CONCURRENCY, **each})
             for each in get_config_list(config, len(inputs))
@@ -346,7 +351,9 @@ class ChatRain(CallArguments, BaseChatModel):
         return Run.of(manager, manager.run_id) if manager is not None else self._run
 
     def _within(self, run: Run | None) -> Self:
-        copy = self.model_copy()
+        cache = self.cache if isinstance(self.cache, BaseCache) else get_llm_cache()
+        keeps = cache is not None and self.cache is not False
+        copy = self.model_copy(update={"cache": LastingAnswers(cache)} if keeps and cache is not None else None)
         copy._run = run
         return copy
 

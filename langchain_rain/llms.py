@@ -61,7 +61,7 @@ class RainLLM(RainArguments, BaseLLM):
         params["ls_provider"] = "rain"
         params["ls_model_name"] = self.writer.name
         params["ls_temperature"] = self.searching_config.temperature
-        params["ls_max_tokens"] = self.max_tokens
+        params["ls_max_tokens"] = self.answer_limit
         return params
 
     def _generate(

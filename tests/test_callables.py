@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import math
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -244,8 +245,18 @@ async def test_a_function_sees_the_context_of_its_caller() -> None:
 
 
 def test_a_function_with_a_name_of_its_own_is_known_by_it() -> None:
-    identity = {"engine": "callable", "name": "tests.test_callables.politeness"}
-    assert CallableEngine(politeness).identity == CallableEngine(politeness).identity == identity
+    identity = CallableEngine(politeness).identity
+    assert re.fullmatch(r"tests\.test_callables\.politeness#[0-9a-f]{16}", identity["name"])
+    assert CallableEngine(politeness).identity == identity
+
+
+def test_a_wrapper_and_a_function_that_was_defined_anew_are_told_apart() -> None:
+    @functools.wraps(politeness)
+    def stricter(transcript: str) -> float:
+        return -1.0
+
+    names = [str(CallableEngine(each).identity["name"]) for each in (politeness, stricter, stricter)]
+    assert len(set(names)) == 3
 
 
 def nameless() -> list[Callable[[str], Any]]:

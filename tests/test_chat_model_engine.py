@@ -14,6 +14,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr, SecretStr
 
@@ -221,7 +222,7 @@ def test_what_is_given_out_is_cut_too() -> None:
 def test_a_reader_gives_out_the_message_as_it_was_written_and_outlives_the_conversation() -> None:
     message = AIMessage([{"type": "reasoning", "reasoning": "Hm."}, {"type": "text", "text": "Soup."}], id="1")
     engine, context = opened(Model.saying(message))
-    assert engine.call(expand(context)).reply == [TokenSet((0,), "Soup.", finish_reason="eos")]
+    assert engine.call(expand(context)).reply == [TokenSet((0,), 'Soup.\n{"reasoning": "Hm."}', finish_reason="eos")]
     reader = engine.reader(context)
     engine.forget(context)
     assert reader.message((0,)).content == message.content
@@ -262,9 +263,25 @@ def test_drafts_that_differ_in_their_calls_alone_are_two() -> None:
     assert engine.reader(context).message((1,)).tool_calls == cold.tool_calls
 
 
-def test_what_is_not_text_is_named_where_it_is_judged() -> None:
+def test_a_picture_cannot_be_judged() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:,"}}
-    assert drawn(AIMessage([{"type": "text", "text": "Look:"}, picture]))[0].text == "Look:\n[image_url]"
+    with pytest.raises(EngineError, match="of type 'image_url' cannot be judged"):
+        drawn(AIMessage([{"type": "text", "text": "Look:"}, picture]))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage([{"type": "thinking", "thinking": "BOMB"}, {"type": "text", "text": "hi"}]),
+        AIMessage([{"type": "text", "text": "hi", "annotations": [{"cited_text": "BOMB"}]}]),
+        AIMessage([{"type": "tool_use", "id": "1", "name": "f", "input": {"x": "BOMB"}}]),
+        AIMessage("hi", additional_kwargs={"reasoning_content": "BOMB"}),
+        AIMessage("hi", invalid_tool_calls=[invalid_tool_call(name="f", args='{"x": "BOMB', id="1", error="cut")]),
+        AIMessage("hi", tool_calls=[tool_call(name="f", args={"x": "BOMB"}, id="1")]),
+    ],
+)
+def test_all_that_a_message_brings_to_the_caller_is_judged(message: AIMessage) -> None:
+    assert "BOMB" in drawn(message)[0].text
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_tracing_is_told_provider_model_and_limits(llm: RainLLM) -> None:
         "ls_model_name": llm.writer.name,
         "ls_model_type": "llm",
         "ls_temperature": llm.config.temperature,
-        "ls_max_tokens": llm.max_tokens,
+        "ls_max_tokens": llm.answer_limit,
         "ls_stop": ["x"],
     }
 

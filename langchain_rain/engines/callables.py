@@ -1,10 +1,13 @@
 """A function of the user's as judge: transcript -> value in [-1, 1]."""
 
 import asyncio
+import hashlib
 import inspect
 import math
 import secrets
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import CodeType, FunctionType
 from typing import Any, TypeAlias
 
 from langchain_rain.engines.base import Answered, Cost
@@ -32,13 +35,14 @@ class CallableEngine:
         self.name = getattr(function, "__qualname__", None) or type(function).__name__
         self.channel = CallingChannel(self)
         self._calls: dict[Context, Calls] = {}
+        # An object may have an async __call__.
+        self.is_async = any(map(inspect.iscoroutinefunction, (function, getattr(function, "__call__", None))))  # noqa: B004
         self._nonce = secrets.token_hex(8)  # addresses come again, in other processes and after an object is gone
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """The function by its name if it has one of its own; else by who holds it, which nothing else shares."""
-        is_named = inspect.isfunction(self._function) and "<" not in self.name
-        name = f"{self._function.__module__}.{self.name}" if is_named else f"{self._function!r} of {self._nonce}"
+        name = name_of_function(self._function) or f"{self._function!r} of {self._nonce}"
         return {"engine": "callable", "name": name}
 
     def open(self, prompt: str | Dialogue, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
@@ -58,6 +62,9 @@ class CallableEngine:
     def call(self, request: Request) -> Answered:
         """Judges in this thread."""
         value = self._function(_transcript(request, self.name))
+        loop = self._calls[request.context].loop
+        if inspect.isawaitable(value) and loop is not None:  # nothing told beforehand that it would have to be awaited
+            value = asyncio.run_coroutine_threadsafe(_awaited(value), loop).result()
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
@@ -68,15 +75,9 @@ class CallableEngine:
         return Answered(self._reply(value), Cost())
 
     async def acall(self, request: Request) -> Answered:
-        """Judges on this event loop if the function is a coroutine function, else in a thread; awaits what it can."""
-        transcript = _transcript(request, self.name)
-        if inspect.iscoroutinefunction(self._function) or inspect.iscoroutinefunction(
-            getattr(self._function, "__call__", None)  # noqa: B004 - an object may have an async __call__
-        ):
-            value: Any = self._function(transcript)
-        else:
-            value = await asyncio.to_thread(self._function, transcript)
-        return Answered(self._reply(await value if inspect.isawaitable(value) else value), Cost())
+        """Judges on this event loop."""
+        value: Any = self._function(_transcript(request, self.name))
+        return Answered(self._reply(await value), Cost())
 
     def _reply(self, value: Any) -> OptionLogprobs:
         if value is None:
@@ -89,6 +90,27 @@ class CallableEngine:
             )
         shares = ((1 + value) / 2, (1 - value) / 2)
         return OptionLogprobs(tuple(math.log(share) if share > 0 else -math.inf for share in shares), mass=1.0)
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def name_of_function(function: Any) -> str | None:
+    """A name that no other function has, with a hash of its code; None for what has no such name.
+
+    A wrapper and what was defined in a function share their names with others.
+    """
+    if not isinstance(function, FunctionType) or function.__closure__ or hasattr(function, "__wrapped__"):
+        return None
+    found: Any = getattr(sys.modules.get(function.__module__), function.__qualname__, None)
+    if found is not function:
+        return None
+    code: CodeType = function.__code__
+    constants = [each for each in code.co_consts if not inspect.iscode(each)]
+    content = repr((code.co_code, code.co_names, constants, function.__defaults__, function.__kwdefaults__))
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return f"{function.__module__}.{function.__qualname__}#{digest}"
 
 
 def _transcript(request: Request, name: str) -> str:

@@ -9,7 +9,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,9 +24,6 @@ logger = logging.getLogger(__name__)
 
 NO_STREAM_TAG = "nostream"
 """Keeps what a run says out of LangGraph's streams of messages."""
-
-MAX_THREADS = 64
-"""Calls of one engine that may be under way in threads at once."""
 
 
 def _count_no_usage() -> None:
@@ -108,6 +105,10 @@ class Callee(Protocol):
         """Names the engine in errors."""
 
     @property
+    def is_async(self) -> bool:
+        """Whether it is called on the event loop of a coroutine; else in a thread for that too."""
+
+    @property
     def tells_cost(self) -> bool:
         """Whether its answers tell what they cost, so that nobody else has to count it."""
 
@@ -130,7 +131,6 @@ class CallingChannel:
     def __init__(self, engine: Callee) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
         self._under_way: dict[Future[Answered], tuple[Listener, int]] = {}
 
     def post(self, job: Callable[[], None]) -> None:
@@ -171,12 +171,9 @@ class CallingChannel:
         context = calls.context.copy()
         if self._engine.tells_cost:
             context.run(_count_no_usage)
-        if calls.loop is not None:
+        if calls.loop is not None and self._engine.is_async:
             return _run_on(calls.loop, self._engine.acall(request), context)
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"rain-{self._engine.name}")
-        return self._pool.submit(context.run, self._engine.call, request)
+        return _run_in_thread(lambda: context.run(self._engine.call, request), name=f"rain-{self._engine.name}")
 
     def _finish(self, done: "Future[Answered]", request: Request) -> None:
         with self._lock:
@@ -210,3 +207,19 @@ def _run_on(
     except BaseException:
         coroutine.close()
         raise
+
+
+def _run_in_thread(call: Callable[[], Answered], *, name: str) -> "Future[Answered]":
+    """Calls in a thread of its own, so that one that never returns holds up neither the others nor the exit."""
+    future: Future[Answered] = Future()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it belongs to who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

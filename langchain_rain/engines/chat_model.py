@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from langchain_rain.engines.base import Answered, Cost
 from langchain_rain.engines.calling import NO_STREAM_TAG, CallingChannel, Calls, without_tokens
-from langchain_rain.engines.dialogue import Dialogue, said
+from langchain_rain.engines.dialogue import Dialogue, said_in_full
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import (
@@ -98,6 +98,7 @@ class ChatModelEngine:
     has_chat_template = True
     writes_whole_messages = True
     tells_cost = True
+    is_async = True
 
     def __init__(self, model: BaseChatModel, *, name: str = "") -> None:
         self.model = model
@@ -189,14 +190,16 @@ class ChatModelEngine:
         if isinstance(request, Score):
             return Answered(_choice(message, request.options), _cost(message, is_judgement=True))
         assert isinstance(request, Expand)
+        if message.response_metadata.get("finish_reason") == "unsatisfied":  # the model is a guard, which refused
+            return Answered([], _cost(message, is_judgement=False))
         token_set = self._token_set(self._conversations[request.context], message)
         is_new = token_set.tokens not in request.exclude
         return Answered([token_set] if is_new else [], _cost(message, is_judgement=False))
 
     def _token_set(self, conversation: _Conversation, message: AIMessage) -> TokenSet:
         message, finish_reason = _cut(message, conversation.stop)
-        text = said(message)
-        known = [said(each) for each in conversation.messages]
+        text = said_in_full(message)
+        known = [said_in_full(each) for each in conversation.messages]
         if text not in known:
             conversation.messages.append(message)
             known.append(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
 
-from langchain_rain.errors import RainConfigError
+from langchain_rain.errors import EngineError, RainConfigError
 
 if TYPE_CHECKING:
     from langchain_rain.engines.calling import Calls
@@ -27,7 +27,17 @@ NEXT_TURNS = tuple(f"\n{speaker}:" for speaker in SPEAKERS.values())
 UNSPOKEN_BLOCKS = frozenset({"tool_use", "tool_call", "reasoning", "thinking", "redacted_thinking"})
 """Content blocks that hold nothing but what the message says elsewhere, or what was not said."""
 
-_MARKER = re.compile(rf"([\n\r\v\f\x85\u2028\u2029]\s*)(?=(?:{'|'.join(SPEAKERS.values())})\s*:)", re.IGNORECASE)
+MARKERS = (*SPEAKERS.values(), "AI", "User", "Options", "The answer is")
+"""What begins a turn, or the part of a question that follows a transcript."""
+
+OPAQUE_BLOCKS = frozenset({"image", "image_url", "audio", "video", "file", "output_image", "inline_data"})
+"""Content blocks that a judge cannot read."""
+
+_MARKER = re.compile(
+    r"([\n\r\v\f\x1c-\x1e\x85\u2028\u2029][\s*_#>\-\u200b-\u200f\u2060\ufeff]*)"
+    rf"(?=(?:{'|'.join(MARKERS)})[\s*_\u200b-\u200f\u2060\ufeff]*[:\uff1a])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +82,32 @@ def said(message: BaseMessage) -> str:
     parts += [f"[{kind}]" for kind in _other_blocks(message)]
     if isinstance(message, AIMessage):
         for call in message.tool_calls:
-            arguments = json.dumps(call["args"], ensure_ascii=False, sort_keys=True)
+            arguments = json.dumps(call["args"], ensure_ascii=False, sort_keys=True, default=str)
             parts.append(f"[calls the tool {call['name']} with {arguments}]")
     return "\n".join(part for part in parts if part)
+
+
+def said_in_full(message: AIMessage) -> str:
+    """All that a message of a chat model brings to the caller, thoughts and unreadable calls too, to be judged.
+
+    Raises:
+        EngineError: it holds an image, or something else that cannot be read.
+    """
+    parts = [said(message)]
+    for block in message.content if isinstance(message.content, list) else []:
+        if isinstance(block, dict):
+            kind = str(block.get("type"))
+            if kind in OPAQUE_BLOCKS:
+                raise EngineError(f"A message with a content block of type {kind!r} cannot be judged.")
+            rest = {name: value for name, value in block.items() if name not in ("type", "text", "index", "signature")}
+            parts += [_as_json(rest)] if any(rest.values()) else []
+    parts += [_as_json(call) for call in message.invalid_tool_calls]
+    parts += [_as_json(message.additional_kwargs)] if any(message.additional_kwargs.values()) else []
+    return "\n".join(part for part in parts if part)
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def quoted(text: str) -> str:

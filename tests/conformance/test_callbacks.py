@@ -76,12 +76,12 @@ KITCHEN_EVENTS = [
 ]
 
 CHEF_EVENTS = [
-    drafted(f"{DISH} {MARK}!", "", 1),
+    drafted(f'{DISH} {MARK}!\n{{"note": "written {MARK}!"}}', "", 1),
     ("rain_verdict", POOR),
     ("rain_rewind", {"num_tokens": 1}),
-    drafted(DISH, "", 1),
+    drafted(f'{DISH}\n{{"note": "written"}}', "", 1),
     ("rain_verdict", GOOD),
-    committed(DISH, 2),
+    committed(f'{DISH}\n{{"note": "written"}}', 2),
 ]
 
 Way = tuple[str, str]
