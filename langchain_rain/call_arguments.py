@@ -23,7 +23,11 @@ TOOL_ARGUMENTS = frozenset({"tools", "tool_choice"})
 """What `bind_tools` makes of tools for a local model."""
 
 
-NOT_OF_A_CALL = frozenset({*RainArguments.model_fields, *RainConfig.model_fields}) - CALL_ARGUMENTS - {"model", "stop"}
+NOT_OF_A_CALL = (
+    frozenset({*RainArguments.model_fields, *RainConfig.model_fields, "max_retries", "api_key"})
+    - CALL_ARGUMENTS
+    - {"model", "stop"}
+)
 """Parts of the guard that hold for every call."""
 
 

@@ -27,7 +27,7 @@ def usage_of(
     cost = cost_of(outcome)
     writer = answer.arguments.writer
     writes_whole = isinstance(writer, ChatEngine) and writer.writes_whole_messages
-    if cost is None or (writes_whole and cost.token_positions == 0):
+    if cost is None or cost.num_estimated:
         return None
     if writes_whole:
         own = message.usage_metadata if message is not None else None

@@ -458,9 +458,12 @@ def test_a_cost_is_what_the_model_says_it_used() -> None:
     assert engine.call(score(context)).cost == Cost(1, token_positions=13, judging_positions=3, input_positions=10)
 
 
-def test_a_model_that_says_nothing_costs_a_call() -> None:
+def test_what_a_model_took_that_does_not_tell_is_estimated() -> None:
     engine, context = opened(Model.saying("A"))
-    assert [engine.call(each(context)).cost for each in (expand, score)] == [Cost(1), Cost(1)]
+    for request, num_judging in ((expand(context), 0), (score(context), 1)):
+        cost = engine.call(request).cost
+        assert (cost.forward_passes, cost.judging_positions, cost.num_estimated) == (1, num_judging, 1)
+        assert cost.token_positions == cost.input_positions + 1  # one letter is a quarter of a token, rounded up
 
 
 # --- Failures ----------------------------------------------------------------------------------------------------

@@ -186,8 +186,8 @@ def test_a_message_that_was_drawn_twice_was_paid_twice() -> None:
 
 
 def test_a_chat_model_that_says_nothing_has_no_usage() -> None:
-    text, usage, num_positions = asked(cooked(Cook(is_silent=True)))
-    assert (text, usage, num_positions) == ("Soup.", None, 0)
+    text, usage, _ = asked(cooked(Cook(is_silent=True)))
+    assert (text, usage) == ("Soup.", None)
 
 
 async def test_it_is_the_same_however_the_answer_is_asked_for() -> None:

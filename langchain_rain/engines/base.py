@@ -41,12 +41,14 @@ class Cost:
         token_positions: new ones that went through a model.
         judging_positions: those of them that went into judgements.
         input_positions: those of them that a model behind an interface counts as its input, for whatever purpose.
+        num_estimated: calls whose model did not tell what they took, so that their positions are estimated.
     """
 
     forward_passes: int = 0
     token_positions: int = 0
     judging_positions: int = 0
     input_positions: int = 0
+    num_estimated: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -54,6 +56,7 @@ class Cost:
             self.token_positions + other.token_positions,
             self.judging_positions + other.judging_positions,
             self.input_positions + other.input_positions,
+            self.num_estimated + other.num_estimated,
         )
 
 

@@ -7,6 +7,7 @@ import math
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from numbers import Real
 from types import CodeType, FunctionType
 from typing import Any, TypeAlias
 
@@ -82,13 +83,14 @@ class CallableEngine:
     def _reply(self, value: Any) -> OptionLogprobs:
         if value is None:
             return OptionLogprobs((-math.inf, -math.inf), mass=0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+        if not -1 <= number <= 1:
             raise EngineError(
                 f"{self.name} judged a transcript to be {value!r}; a number from -1 to 1 or None is allowed.",
                 engine=self.name,
                 request="Score",
             )
-        shares = ((1 + value) / 2, (1 - value) / 2)
+        shares = ((1 + number) / 2, (1 - number) / 2)
         return OptionLogprobs(tuple(math.log(share) if share > 0 else -math.inf for share in shares), mass=1.0)
 
 

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from langchain_rain.engines.base import Answered, Cost
 from langchain_rain.engines.calling import NO_STREAM_TAG, CallingChannel, Calls, without_tokens
-from langchain_rain.engines.dialogue import Dialogue, said_in_full
+from langchain_rain.engines.dialogue import Dialogue, as_lines, said_in_full
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import (
@@ -36,6 +36,9 @@ NUM_TOP_LOGPROBS = 5
 
 MAX_LOGPROB = 0.01
 """0 but for rounding; what is more, or no number, is no log probability."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, as a rule of thumb."""
 
 BRACKETS = "()[]*.:\"' \n\t"
 """What may stand around a letter that is chosen."""
@@ -188,13 +191,14 @@ class ChatModelEngine:
                 f"{self.name} gave {type(message).__name__}(...); an AIMessage is wanted.", engine=self.name
             )
         if isinstance(request, Score):
-            return Answered(_choice(message, request.options), _cost(message, is_judgement=True))
+            return Answered(_choice(message, request.options), _cost(message, request.question, is_judgement=True))
         assert isinstance(request, Expand)
+        asked = as_lines(self._conversations[request.context].dialogue.messages) + request.guidance
         if message.response_metadata.get("finish_reason") == "unsatisfied":  # the model is a guard, which refused
-            return Answered([], _cost(message, is_judgement=False))
+            return Answered([], _cost(message, asked, is_judgement=False))
         token_set = self._token_set(self._conversations[request.context], message)
         is_new = token_set.tokens not in request.exclude
-        return Answered([token_set] if is_new else [], _cost(message, is_judgement=False))
+        return Answered([token_set] if is_new else [], _cost(message, asked, is_judgement=False))
 
     def _token_set(self, conversation: _Conversation, message: AIMessage) -> TokenSet:
         message, finish_reason = _cut(message, conversation.stop)
@@ -259,10 +263,12 @@ def _choice_among(alternatives: Sequence[_TopLogprob], options: Sequence[str]) -
     return OptionLogprobs(logprobs, mass=min(1.0, sum(masses)))
 
 
-def _cost(message: AIMessage, *, is_judgement: bool) -> Cost:
+def _cost(message: AIMessage, asked: str, *, is_judgement: bool) -> Cost:
+    """What a call took; estimated where the model does not tell, or no budget of positions would ever be spent."""
     usage = message.usage_metadata
     if usage is None:
-        return Cost(forward_passes=1)
+        num_input, num_output = (1 + len(text) // CHARACTERS_PER_TOKEN for text in (asked, said_in_full(message)))
+        return Cost(1, num_input + num_output, num_output if is_judgement else 0, num_input, num_estimated=1)
     total = usage["input_tokens"] + usage["output_tokens"]
     return Cost(1, total, usage["output_tokens"] if is_judgement else 0, usage["input_tokens"])
 

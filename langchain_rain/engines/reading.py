@@ -78,6 +78,7 @@ class ToolReader:
     def message(self, tokens: Tokens) -> AIMessage:
         """Content and tool calls; what could not be parsed is an invalid call, never dropped."""
         fields: dict[str, Any] = {}
+        self.feed("")  # the beginning, if nothing else came
 
         def finish() -> Sequence[dict[str, Any]]:
             parsed, events = self.parser.finalize()
@@ -99,7 +100,7 @@ class ToolReader:
         if isinstance(arguments, str):
             with contextlib.suppress(ValueError):  # not a dictionary, so it is reported below
                 arguments = json.loads(arguments)
-        if name in self.names and isinstance(arguments, dict):
+        if isinstance(name, str) and name in self.names and isinstance(arguments, dict):
             calls.append(tool_call(name=name, args=arguments, id=self._call_id(number)))
         else:
             error = f"Calls of {sorted(self.names)} with a dictionary of arguments are allowed."

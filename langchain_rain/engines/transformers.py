@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.base import StepReport, Ticket
-from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
+from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines, template_messages
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
 from langchain_rain.engines.families import check_model, eos_token_ids
 from langchain_rain.engines.kv_tree import Packed, RowFeed, TreeCache, pack
@@ -174,6 +174,7 @@ class TransformersEngine:
             return Conversation(self._codec.prompt_tokens(prompt), max_tokens, tuple(stop))
         if self.has_chat_template:
             return self._codec.dialogue(prompt, max_tokens=max_tokens, stop=stop)
+        template_messages(prompt.messages)  # checks that all of it is text
         tokens = self._codec.prompt_tokens(as_lines(prompt.messages))
         return Conversation(tokens, max_tokens, (*stop, *NEXT_TURNS), continues_line=True)
 
