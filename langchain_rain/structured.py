@@ -22,7 +22,8 @@ def structured(
 
     Args:
         model: writes the answer.
-        schema: as for `with_structured_output`.
+        schema: as for `with_structured_output`. A pydantic class checks all of an answer; of a TypedDict or a JSON
+            schema it is checked that the answer is an object with the required keys.
         method: "json_schema" puts the schema into the conversation, "json_mode" leaves that to the user.
         include_raw: as for `with_structured_output`.
     """

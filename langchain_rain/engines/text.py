@@ -1,6 +1,7 @@
 """Between text and token ids: prompts, judgements, answers as they grow. Knows a tokenizer, no model."""
 
 import copy
+import hashlib
 import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,6 +87,14 @@ class TextCodec:
                 engine=self._name,
             )
         return tokens
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells it from another tokenizer in what a model is asked, and how it is read."""
+        tokenizer = self._tokenizer
+        response_template = getattr(tokenizer, "response_template", None)
+        known = sorted(tokenizer.get_vocab().items())
+        return repr((tokenizer.chat_template, response_template, sorted(self._eos_token_ids), _hash_of(repr(known))))
 
     @property
     def has_chat_template(self) -> bool:
@@ -271,6 +280,11 @@ class TextCodec:
         text = self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
+
+
+def _hash_of(text: str) -> str:
+    """16 hexadecimal digits."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _spells(token_text: str, option: str) -> bool:

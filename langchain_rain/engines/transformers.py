@@ -115,8 +115,8 @@ class TransformersEngine:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Name, number type and a hash over a sample of the weights; the encoder too if there is one."""
-        digest = hashlib.sha256()
+        """Name, number type, a hash over a sample of the weights and the tokenizer; the encoder too if there is one."""
+        digest = hashlib.sha256(self._codec.identity.encode())
         for name, weight in self.model.named_parameters():
             sample = weight.detach().flatten()[:64].float().cpu().numpy()
             digest.update(name.encode() + repr(tuple(weight.shape)).encode() + sample.tobytes())
