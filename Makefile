@@ -52,7 +52,7 @@ demo-eval: venv  ## what RAIN gains on the demo's questions (minutes)
 bench: venv  ## cost and speed against plain sampling; one thread, as idle ones that spin would slow either side at random
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/against_vanilla.py --out benchmarks/results/against_vanilla.json
 
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/batch.py --out benchmarks/results/batch.json
+	$(BIN)/python benchmarks/batch.py --out benchmarks/results/batch.json
 
 demo-model: venv  ## train the bundled model again
 	$(BIN)/python scripts/train_demo_model.py
