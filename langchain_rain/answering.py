@@ -41,7 +41,6 @@ class Answering:
     reader: AnswerReader
     releasing: Releasing
     _shown: str = ""
-    _fed: str = ""
 
     def may_begin_anew(self, event: Happening) -> bool:
         """Whether an engine failed in a way that may pass, and nothing has been given out yet."""
@@ -69,10 +68,10 @@ class Answering:
 
     def _finish(self, outcome: Outcome[SearchResult] | EngineError) -> ChatGeneration:
         release = self.answer.release(outcome)
-        self._show(release.answer[len(self._fed) :])
-        result = outcome.result if isinstance(outcome, Outcome) else None
-        if release.addition is None and result is not None:
-            message = self.reader.message(result.tokens)
+        self._show(release.answer[len(self.releasing.released) :])
+        is_whole = release.addition is None
+        if is_whole and isinstance(outcome, Outcome):
+            message = self.reader.message(outcome.result.tokens)
         else:  # an answer that is not whole calls no tools
             message = AIMessage(self._shown + release.addition_after(self._shown))
         info = {
@@ -81,9 +80,8 @@ class Answering:
             **self.answer.info(outcome, release),
         }
         told = message.response_metadata.get("finish_reason")
-        if release.addition is None and told not in (None, "unsatisfied"):
+        if is_whole and told not in (None, "unsatisfied"):
             info["finish_reason"] = told  # "tool_calls", for example
-        is_whole = release.addition is None
         usage = usage_of(self.answer, outcome, message if is_whole else None)
         invalid = [_unreadable(call) for call in message.invalid_tool_calls]
         changed: dict[str, Any] = {
@@ -96,7 +94,6 @@ class Answering:
         return ChatGeneration(message=message, generation_info=info)
 
     def _show(self, text: str) -> str:
-        self._fed += text
         piece = self.reader.feed(text) if text else ""
         self._shown += piece
         return piece

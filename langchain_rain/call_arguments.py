@@ -1,6 +1,6 @@
 """The arguments that one call of a chat model may bring of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -83,3 +83,24 @@ def told_apart(
     if config is not None and not isinstance(config, dict):
         raise RainConfigError(f"config: a RainConfig or LangChain's RunnableConfig is allowed, given {config!r}.")
     return config, arguments
+
+
+def checked_choice(choice: Any, schemas: Sequence[Mapping[str, Any]]) -> str | None:
+    """The choice as one of three things: "any", the name of a tool, or None.
+
+    Raises:
+        RainConfigError: no such tool is offered.
+    """
+    names = [schema["function"]["name"] for schema in schemas]
+    if isinstance(choice, Mapping):  # OpenAI's form, or Anthropic's
+        choice = choice.get("function", choice).get("name", choice)
+    if choice in (None, False, "auto"):
+        return None
+    if names and choice in (True, "any", "required"):
+        return names[0] if len(names) == 1 else "any"
+    if choice not in names:
+        allowed = (
+            f"'any', 'auto', None or one of {', '.join(map(repr, names))}" if names else "without tools 'auto' or None"
+        )
+        raise RainConfigError(f"tool_choice: {allowed} is allowed, given {choice!r}.")
+    return str(choice)

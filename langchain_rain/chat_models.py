@@ -30,7 +30,7 @@ from langchain_rain._version import __version__
 from langchain_rain.answering import Answering, aanswered, answered
 from langchain_rain.arguments import check_text
 from langchain_rain.caching import LastingAnswers
-from langchain_rain.call_arguments import CALL_ARGUMENTS, CallArguments, told_apart
+from langchain_rain.call_arguments import CALL_ARGUMENTS, CallArguments, checked_choice, told_apart
 from langchain_rain.callbacks import Run
 from langchain_rain.config import RainConfig
 from langchain_rain.engines.base import ChatEngine, Cost
@@ -281,7 +281,7 @@ class ChatRain(CallArguments, BaseChatModel):
         schemas = tuple(convert_to_openai_tool(each) for each in tools)
         if schemas:
             self._check_tools()
-        return schemas, _checked_choice(tool_choice, schemas)
+        return schemas, checked_choice(tool_choice, schemas)
 
     def _check_tools(self) -> None:
         if not isinstance(self.writer, ChatEngine):
@@ -351,10 +351,27 @@ class ChatRain(CallArguments, BaseChatModel):
         return Run.of(manager, manager.run_id) if manager is not None else self._run
 
     def _within(self, run: Run | None) -> Self:
-        cache = self.cache if isinstance(self.cache, BaseCache) else get_llm_cache()
-        keeps = cache is not None and self.cache is not False
-        copy = self.model_copy(update={"cache": LastingAnswers(cache)} if keeps and cache is not None else None)
+        copy = self.model_copy()
         copy._run = run
+        return copy
+
+    def _within_run_of(
+        self, managers: type[CallbackManager | AsyncCallbackManager], config: RunnableConfig | None
+    ) -> tuple[Self, RunnableConfig]:
+        """A copy for a stream, and the config that makes LangChain give the stream the run that the copy knows."""
+        config = ensure_config(config)
+        manager = managers.configure(
+            config.get("callbacks"), self.callbacks, self.verbose, config.get("tags"), self.tags, config.get("metadata")
+        )
+        run_id = config.get("run_id") or UUID(str(uuid7()))
+        return self._within(Run.of(manager, run_id)), {**config, "callbacks": manager, "run_id": run_id}
+
+    def _with_cache(self, manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> Self:
+        """A copy for an answer that a cache may keep, which keeps none that will not last."""
+        copy = self._within(self._run_of(manager))
+        cache = self.cache if isinstance(self.cache, BaseCache) else get_llm_cache()
+        if cache is not None and self.cache is not False:
+            copy.cache = LastingAnswers(cache)
         return copy
 
     def stream(
@@ -367,13 +384,7 @@ class ChatRain(CallArguments, BaseChatModel):
     ) -> Iterator[AIMessageChunk]:
         """Yields the answer as it is committed; the chunks add up to the answer of `invoke`."""
         config, kwargs = told_apart(config, kwargs)
-        config = ensure_config(config)
-        manager = CallbackManager.configure(
-            config.get("callbacks"), self.callbacks, self.verbose, config.get("tags"), self.tags, config.get("metadata")
-        )
-        run_id = config.get("run_id") or UUID(str(uuid7()))
-        copy = self._within(Run.of(manager, run_id))
-        config = {**config, "callbacks": manager, "run_id": run_id}
+        copy, config = self._within_run_of(CallbackManager, config)
         yield from super(ChatRain, copy).stream(input, config, stop=stop, **kwargs)
 
     async def astream(
@@ -386,13 +397,7 @@ class ChatRain(CallArguments, BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:
         """Like `stream`, without blocking the event loop."""
         config, kwargs = told_apart(config, kwargs)
-        config = ensure_config(config)
-        manager = AsyncCallbackManager.configure(
-            config.get("callbacks"), self.callbacks, self.verbose, config.get("tags"), self.tags, config.get("metadata")
-        )
-        run_id = config.get("run_id") or UUID(str(uuid7()))
-        copy = self._within(Run.of(manager, run_id))
-        config = {**config, "callbacks": manager, "run_id": run_id}
+        copy, config = self._within_run_of(AsyncCallbackManager, config)
         chunks = super(ChatRain, copy).astream(input, config, stop=stop, **kwargs)
         async with aclosing(chunks) as closing_chunks:  # type: ignore[type-var]  # a generator, typed as an iterator
             async for chunk in closing_chunks:
@@ -405,7 +410,7 @@ class ChatRain(CallArguments, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        copy = self._within(self._run_of(run_manager))
+        copy = self._with_cache(run_manager)
         return super(ChatRain, copy)._generate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     async def _agenerate_with_cache(
@@ -415,22 +420,5 @@ class ChatRain(CallArguments, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        copy = self._within(self._run_of(run_manager))
+        copy = self._with_cache(run_manager)
         return await super(ChatRain, copy)._agenerate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
-
-
-def _checked_choice(choice: Any, schemas: Sequence[Mapping[str, Any]]) -> str | None:
-    """The choice as one of three things: "any", the name of a tool, or None."""
-    names = [schema["function"]["name"] for schema in schemas]
-    if isinstance(choice, Mapping):  # OpenAI's form, or Anthropic's
-        choice = choice.get("function", choice).get("name", choice)
-    if choice in (None, False, "auto"):
-        return None
-    if names and choice in (True, "any", "required"):
-        return names[0] if len(names) == 1 else "any"
-    if choice not in names:
-        allowed = (
-            f"'any', 'auto', None or one of {', '.join(map(repr, names))}" if names else "without tools 'auto' or None"
-        )
-        raise RainConfigError(f"tool_choice: {allowed} is allowed, given {choice!r}.")
-    return str(choice)

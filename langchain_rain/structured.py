@@ -7,12 +7,14 @@ from typing import Any
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
+
+from langchain_rain.engines.dialogue import guided
 
 
 def structured(
@@ -35,9 +37,7 @@ def structured(
             return messages
         shown = json.dumps(json_schema, ensure_ascii=False)
         instruction = f"Answer with one JSON object alone that matches this JSON schema:\n{shown}"
-        if messages and isinstance(messages[0], SystemMessage):
-            return [SystemMessage(f"{messages[0].text}\n\n{instruction}"), *messages[1:]]
-        return [SystemMessage(instruction), *messages]
+        return guided(messages, instruction)
 
     told = {"kwargs": {"method": method}, "schema": json_schema}
     asked = RunnableLambda(instructed) | model.bind(ls_structured_output_format=told)

@@ -22,8 +22,8 @@ from langchain_rain import ChatRain, Criterion, RainConfig, RainConfigError, Rub
 from langchain_rain.drivers import Job, Outcome, arun, run
 from langchain_rain.engines.base import Answered, Cost
 from langchain_rain.engines.calling import Calls
-from langchain_rain.engines.chat_model import NUM_TOP_LOGPROBS, ChatModelEngine, guided
-from langchain_rain.engines.dialogue import Dialogue
+from langchain_rain.engines.chat_model import NUM_TOP_LOGPROBS, ChatModelEngine
+from langchain_rain.engines.dialogue import Dialogue, guided
 from langchain_rain.errors import EngineError
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.search.config import SearchConfig

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from langchain_rain.engines.base import Answered, Cost
 from langchain_rain.engines.calling import NO_STREAM_TAG, CallingChannel, Calls, without_tokens
-from langchain_rain.engines.dialogue import Dialogue, as_lines, said_in_full
+from langchain_rain.engines.dialogue import Dialogue, as_lines, guided, said_in_full
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import (
@@ -190,15 +190,32 @@ class ChatModelEngine:
             raise EngineError(
                 f"{self.name} gave {type(message).__name__}(...); an AIMessage is wanted.", engine=self.name
             )
+        cost = self._cost(request, message)
         if isinstance(request, Score):
-            return Answered(_choice(message, request.options), _cost(message, request.question, is_judgement=True))
+            return Answered(_choice(message, request.options), cost)
         assert isinstance(request, Expand)
-        asked = as_lines(self._conversations[request.context].dialogue.messages) + request.guidance
         if message.response_metadata.get("finish_reason") == "unsatisfied":  # the model is a guard, which refused
-            return Answered([], _cost(message, asked, is_judgement=False))
+            return Answered([], cost)
         token_set = self._token_set(self._conversations[request.context], message)
-        is_new = token_set.tokens not in request.exclude
-        return Answered([token_set] if is_new else [], _cost(message, asked, is_judgement=False))
+        return Answered([token_set] if token_set.tokens not in request.exclude else [], cost)
+
+    def _cost(self, request: Request, message: AIMessage) -> Cost:
+        """What a call took; estimated where the model does not tell, or no budget of positions would ever be spent."""
+        usage = message.usage_metadata
+        if usage is not None:
+            num_input, num_output = usage["input_tokens"], usage["output_tokens"]
+        else:
+            num_input, num_output = (
+                1 + len(text) // CHARACTERS_PER_TOKEN for text in (self._asked(request), said_in_full(message))
+            )
+        num_judging = num_output if isinstance(request, Score) else 0
+        return Cost(1, num_input + num_output, num_judging, num_input, num_estimated=int(usage is None))
+
+    def _asked(self, request: Request) -> str:
+        if isinstance(request, Score):
+            return request.question
+        guidance = request.guidance if isinstance(request, Expand) else ""
+        return as_lines(self._conversations[request.context].dialogue.messages) + guidance
 
     def _token_set(self, conversation: _Conversation, message: AIMessage) -> TokenSet:
         message, finish_reason = _cut(message, conversation.stop)
@@ -208,15 +225,6 @@ class ChatModelEngine:
             conversation.messages.append(message)
             known.append(text)
         return TokenSet((known.index(text),), text, finish_reason=finish_reason)
-
-
-def guided(messages: Sequence[BaseMessage], guidance: str) -> list[BaseMessage]:
-    """The conversation with guidance in its system message, one of its own if there is none."""
-    if not guidance:
-        return list(messages)
-    if messages and isinstance(messages[0], SystemMessage):
-        return [SystemMessage(f"{messages[0].text}\n\n{guidance}"), *messages[1:]]
-    return [SystemMessage(guidance), *messages]
 
 
 def _cut(message: AIMessage, stop: Sequence[str]) -> tuple[AIMessage, FinishReason]:
@@ -261,16 +269,6 @@ def _choice_among(alternatives: Sequence[_TopLogprob], options: Sequence[str]) -
     ]
     logprobs = tuple(math.log(mass) if mass > 0 else -math.inf for mass in masses)
     return OptionLogprobs(logprobs, mass=min(1.0, sum(masses)))
-
-
-def _cost(message: AIMessage, asked: str, *, is_judgement: bool) -> Cost:
-    """What a call took; estimated where the model does not tell, or no budget of positions would ever be spent."""
-    usage = message.usage_metadata
-    if usage is None:
-        num_input, num_output = (1 + len(text) // CHARACTERS_PER_TOKEN for text in (asked, said_in_full(message)))
-        return Cost(1, num_input + num_output, num_output if is_judgement else 0, num_input, num_estimated=1)
-    total = usage["input_tokens"] + usage["output_tokens"]
-    return Cost(1, total, usage["output_tokens"] if is_judgement else 0, usage["input_tokens"])
 
 
 def _with_logprobs(model: BaseChatModel) -> BaseChatModel:

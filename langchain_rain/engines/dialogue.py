@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, SystemMessage, ToolMessage
 
 from langchain_rain.errors import EngineError, RainConfigError
 
@@ -104,6 +104,15 @@ def said_in_full(message: AIMessage) -> str:
     parts += [_as_json(call) for call in message.invalid_tool_calls]
     parts += [_as_json(message.additional_kwargs)] if any(message.additional_kwargs.values()) else []
     return "\n".join(part for part in parts if part)
+
+
+def guided(messages: Sequence[BaseMessage], guidance: str) -> list[BaseMessage]:
+    """The conversation with guidance in its system message, one of its own if there is none."""
+    if not guidance:
+        return list(messages)
+    if messages and isinstance(messages[0], SystemMessage):
+        return [SystemMessage(f"{messages[0].text}\n\n{guidance}"), *messages[1:]]
+    return [SystemMessage(guidance), *messages]
 
 
 def _as_json(value: Any) -> str:

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from langchain_rain.engines.dialogue import Dialogue, template_messages, with_system_in_first_turn
+from langchain_rain.engines.dialogue import (
+    NEXT_TURNS,
+    Dialogue,
+    as_lines,
+    template_messages,
+    with_system_in_first_turn,
+)
 from langchain_rain.engines.reading import AnswerReader, PlainReader, ToolReader
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import FinishReason, Tokens
@@ -114,6 +120,21 @@ class TextCodec:
                 f"{self._name} cannot call tools: its tokenizer has no `response_template`, which says how calls are "
                 "read from an answer; set `tokenizer.response_template` (transformers: chat response parsing)."
             )
+
+    def conversation(self, prompt: str | Dialogue, *, max_tokens: int, stop: Sequence[str]) -> Conversation:
+        """Encodes a prompt: text as it stands, a dialogue by the chat template, or in lines where there is none.
+
+        Raises:
+            EngineError: as `prompt_tokens` and `dialogue`.
+            RainConfigError: a message holds something else than text.
+        """
+        if isinstance(prompt, str):
+            return Conversation(self.prompt_tokens(prompt), max_tokens, tuple(stop))
+        if self.has_chat_template:
+            return self.dialogue(prompt, max_tokens=max_tokens, stop=stop)
+        template_messages(prompt.messages)  # checks that all of it is text
+        tokens = self.prompt_tokens(as_lines(prompt.messages))
+        return Conversation(tokens, max_tokens, (*stop, *NEXT_TURNS), continues_line=True)
 
     def dialogue(self, dialogue: Dialogue, *, max_tokens: int, stop: Sequence[str]) -> Conversation:
         """Encodes a conversation by the chat template.

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.base import StepReport, Ticket
-from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines, template_messages
+from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
 from langchain_rain.engines.families import check_model, eos_token_ids
 from langchain_rain.engines.kv_tree import Packed, RowFeed, TreeCache, pack
@@ -153,7 +153,7 @@ class TransformersEngine:
         Raises:
             EngineError: the prompt is empty and the model cannot begin a text, or prompt and answer exceed its context.
         """
-        conversation = self._conversation(prompt, max_tokens, stop)
+        conversation = self._codec.conversation(prompt, max_tokens=max_tokens, stop=stop)
         tokens = conversation.prompt_tokens
         if len(tokens) + max_tokens > self.max_context:
             raise EngineError(
@@ -168,15 +168,6 @@ class TransformersEngine:
     def reader(self, context: Context) -> AnswerReader:
         """Reads the answer of an open conversation."""
         return self._codec.reader(self._conversations[context])
-
-    def _conversation(self, prompt: str | Dialogue, max_tokens: int, stop: Sequence[str]) -> Conversation:
-        if isinstance(prompt, str):
-            return Conversation(self._codec.prompt_tokens(prompt), max_tokens, tuple(stop))
-        if self.has_chat_template:
-            return self._codec.dialogue(prompt, max_tokens=max_tokens, stop=stop)
-        template_messages(prompt.messages)  # checks that all of it is text
-        tokens = self._codec.prompt_tokens(as_lines(prompt.messages))
-        return Conversation(tokens, max_tokens, (*stop, *NEXT_TURNS), continues_line=True)
 
     def close(self, context: Context) -> None:
         """Frees the row of a conversation; the memory of all rows with the last of them. What it still asks fails."""
