@@ -6,26 +6,44 @@ from langchain_rain.config import RainConfig
 from langchain_rain.errors import (
     BudgetExceededError,
     EngineError,
+    JudgeAtChanceWarning,
     RainConfigError,
     RainError,
     RubricError,
     UnsatisfiedError,
 )
 from langchain_rain.llms import RainLLM
-from langchain_rain.rubrics import Criterion, Example, Rubric
+from langchain_rain.rubrics import (
+    CallableCriterion,
+    Criterion,
+    Example,
+    GuardCriterion,
+    GuardForm,
+    PatternCriterion,
+    Rubric,
+    ScaleCriterion,
+    YesNoCriterion,
+)
 
 __all__ = [
     "BudgetExceededError",
+    "CallableCriterion",
     "ChatRain",
     "Criterion",
     "EngineError",
     "Example",
+    "GuardCriterion",
+    "GuardForm",
+    "JudgeAtChanceWarning",
+    "PatternCriterion",
     "RainConfig",
     "RainConfigError",
     "RainError",
     "RainLLM",
     "Rubric",
     "RubricError",
+    "ScaleCriterion",
     "UnsatisfiedError",
+    "YesNoCriterion",
     "__version__",
 ]

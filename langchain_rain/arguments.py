@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import HumanMessage
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SkipValidation, ValidationError, model_validator
 
 from langchain_rain import drivers
@@ -15,47 +14,22 @@ from langchain_rain.budget import Budget
 from langchain_rain.config import RainConfig
 from langchain_rain.drivers import Job, Outcome
 from langchain_rain.engines.base import ChatEngine, Cost, Engine
-from langchain_rain.engines.callables import CallableEngine, name_of_function
-from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines, quoted
-from langchain_rain.engines.loading import DEMO_MODEL, load_engine
+from langchain_rain.engines.callables import CallableEngine
+from langchain_rain.engines.calling import Calls
+from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
+from langchain_rain.engines.loading import DEMO_MODEL
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
+from langchain_rain.functions import name_of_function
+from langchain_rain.judging import Loaded, open_judge, warn_if_at_chance
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
 from langchain_rain.rubrics import Rubric
-from langchain_rain.rubrics.evaluate import RubricJudge, ValueJudge
 from langchain_rain.search.drafts import draft
 from langchain_rain.search.paper import SearchResult, generate
-from langchain_rain.search.protocol import Context, Judge, Steps, Verdict, derive_search_seed
+from langchain_rain.search.protocol import Context, derive_search_seed
 from langchain_rain.search.state import Search
 
 DEFAULT_MAX_TOKENS = 256
 """The longest answer where nothing is said of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerJudge:
-    """Judges answers to a conversation, with what would begin another turn in them quoted.
-
-    Attributes:
-        judge: judges the transcript.
-        conversation: what stands before the answer, verbatim.
-    """
-
-    judge: Judge
-    conversation: str
-
-    @property
-    def can_veto(self) -> bool:
-        """Whether a verdict may be a veto."""
-        return self.judge.can_veto
-
-    def __call__(self, transcript: str) -> Steps[Verdict]:
-        """Judges a transcript that begins with the conversation."""
-        assert transcript.startswith(self.conversation)
-        return self.judge(self.conversation + quoted(transcript[len(self.conversation) :]))
-
-    def guidance(self, verdict: Verdict) -> str:
-        """What a writer should keep to whose text was judged so."""
-        return self.judge.guidance(verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +132,8 @@ class RainArguments(BaseModel):
 
     # By name or object, so that a copy with other arguments never works with old engines; a field and not private, as
     # `configurable_fields` makes its copies from fields.
-    loaded: SkipValidation[dict[str | int, Engine]] = Field(
-        default_factory=dict, exclude=True, repr=False, description="Engines by what they were loaded from; leave it."
+    loaded: SkipValidation[Loaded] = Field(
+        default_factory=Loaded, exclude=True, repr=False, description="Engines that were loaded; leave it."
     )
 
     _rubrics: dict[str, Rubric] = PrivateAttr(default_factory=dict)
@@ -177,13 +151,13 @@ class RainArguments(BaseModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy that shares the engines."""
-        shared = {id(each): each for each in (self.model, self.judge, *self.loaded.values()) if each is not None}
+        shared = {id(each): each for each in (self.model, self.judge, self.loaded) if each is not None}
         return super().__deepcopy__({**(memo or {}), **shared})
 
     def __getstate__(self) -> dict[Any, Any]:
         """What is pickled: engines are loaded again where they are needed."""
         state = super().__getstate__()
-        return {**state, "__dict__": {**state["__dict__"], "loaded": {}}}
+        return {**state, "__dict__": {**state["__dict__"], "loaded": Loaded()}}
 
     @model_validator(mode="after")
     def _check_rain_arguments(self) -> Self:
@@ -195,28 +169,19 @@ class RainArguments(BaseModel):
         return self
 
     def load(self) -> None:
-        """Loads what is given by name, so that a mistake shows at once and not at the first call."""
-        _ = self.used_rubric, self.writer, self.judging_engine
+        """Loads what is given by name, so that a mistake shows at once and not at the first call; tries the judge."""
+        _ = self.writer
+        warn_if_at_chance(self.used_rubric, self.judging_engine, self.config, self.loaded)
 
     @property
     def writer(self) -> Engine:
         """The engine that writes."""
-        return self._engine("model")
+        return self.loaded.engine(self.model, "model")
 
     @property
     def judging_engine(self) -> Engine:
         """The engine that judges; the writer unless another was given."""
-        return self.writer if self.judge is None else self._engine("judge")
-
-    def _engine(self, argument: Literal["model", "judge"]) -> Engine:
-        given = getattr(self, argument)
-        key = given if isinstance(given, str) else id(given)  # the engine keeps the object, so that its id stays
-        if key in self.loaded:
-            return self.loaded[key]
-        engine = load_engine(given, argument)
-        if not isinstance(engine, CallableEngine):  # it costs nothing, and each call may bring a function of its own
-            self.loaded[key] = engine
-        return engine
+        return self.writer if self.judge is None else self.loaded.engine(self.judge, "judge")
 
     @property
     def used_rubric(self) -> Rubric:
@@ -288,7 +253,13 @@ class RainArguments(BaseModel):
         return Budget(self.max_seconds, self.max_forward_tokens, self.timeout)
 
     def begin(
-        self, prompt: str | Dialogue, transcript: str, stop: list[str] | None, budget: Budget | None = None
+        self,
+        prompt: str | Dialogue,
+        transcript: str,
+        stop: list[str] | None,
+        *,
+        calls: Calls,
+        budget: Budget | None = None,
     ) -> Answer:
         """Opens the contexts and makes the search for one prompt.
 
@@ -296,55 +267,44 @@ class RainArguments(BaseModel):
             prompt: what is to be answered.
             transcript: what stands before the answer when it is judged.
             stop: of this call; None for the own.
+            calls: on whose behalf it is.
             budget: what is left of the own; None for all of it.
         """
         stop = stop if stop is not None else self.stop or []
         check_stop(stop)
-        writer, judging_engine = self.writer, self.judging_engine
-        contexts: dict[Context, Engine] = {}
+        writer, judging_engine, config = self.writer, self.judging_engine, self.searching_config
+        writing = _open(writer, prompt, max_tokens=self.answer_limit, stop=stop)
         try:
-            writing = judging = _open(writer, prompt, max_tokens=self.answer_limit, stop=stop)
-            contexts[writing] = writer
-            if judging_engine is not writer:
-                judging = _open_to_judge(judging_engine, prompt, max_tokens=self.answer_limit)
-                contexts[judging] = judging_engine
-            judge = self._made_judge(judging, transcript if isinstance(prompt, Dialogue) else None)
+            judging = open_judge(
+                self.used_rubric,
+                judging_engine,
+                config,
+                loaded=self.loaded,
+                context=writing if judging_engine is writer else None,
+                calls=calls,
+                max_tokens=self.answer_limit,
+            )
         except BaseException:
-            drivers.close_contexts(contexts)
+            writer.channel.close(writing)
             raise
         seed = self.seed if self.seed is not None else secrets.randbits(63)
         search = Search(
             writing,
-            judge,
-            self.searching_config.to_search_config(),
+            judging.judge,
+            config.to_search_config(),
             derive_search_seed(seed, transcript),
             transcript=transcript,
         )
         writes_whole = isinstance(writer, ChatEngine) and writer.writes_whole_messages
         steps = (draft if writes_whole else generate)(search)
+        contexts = {writing: writer, **judging.contexts}
         return Answer(search, Job(steps, contexts, budget or self.budget), seed, self)
-
-    def _made_judge(self, judging: Context, conversation: str | None) -> Judge:
-        """The judge; of an answer to a `conversation`, in which no line of it may be taken for another turn."""
-        config = self.searching_config
-        judge: Judge = ValueJudge(judging)
-        if not isinstance(self.judging_engine, CallableEngine):
-            judge = RubricJudge(self.used_rubric, judging, config.scoring, config.min_option_mass)
-        return judge if conversation is None else AnswerJudge(judge, conversation)
 
 
 def _open(engine: Engine, prompt: str | Dialogue, *, max_tokens: int, stop: list[str]) -> Context:
     if isinstance(prompt, str) or isinstance(engine, ChatEngine):
         return engine.open(prompt, max_tokens=max_tokens, stop=stop)  # type: ignore[arg-type]  # not narrowed
     return engine.open(as_lines(prompt.messages), max_tokens=max_tokens, stop=[*stop, *NEXT_TURNS])
-
-
-def _open_to_judge(engine: Engine, prompt: str | Dialogue, *, max_tokens: int) -> Context:
-    """A conversation for judgements, whose questions hold all they need: of the prompt only who asks is told."""
-    calls = prompt.calls if isinstance(prompt, Dialogue) else None
-    if isinstance(engine, ChatEngine | CallableEngine):
-        return engine.open(Dialogue((HumanMessage("?"),), calls=calls), max_tokens=max_tokens)
-    return engine.open("?", max_tokens=max_tokens)
 
 
 def check_stop(stop: Any) -> None:

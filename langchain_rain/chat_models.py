@@ -215,12 +215,13 @@ class ChatRain(CallArguments, BaseChatModel):
         if failed is not None:
             budget = budget.after(failed.cost or Cost(), failed.seconds)
         callbacks = (run.children() if loop is None else run.achildren()) if run is not None else None
-        dialogue = self._dialogue(messages, given, Calls(callbacks, loop))
+        calls = Calls(callbacks, loop)
+        dialogue = self._dialogue(messages, given, calls)
         writer = arguments.writer
         has_template = isinstance(writer, ChatEngine) and writer.has_chat_template
         transcript = as_lines(messages, max_turns=arguments.max_judged_turns) + (" " if has_template else "")
         check_text("conversation", transcript)
-        answer = arguments.begin(dialogue, transcript, stop, budget)
+        answer = arguments.begin(dialogue, transcript, stop, calls=calls, budget=budget)
         try:
             reader: AnswerReader = PlainReader(skips_space=True)
             if isinstance(writer, ChatEngine):

@@ -117,6 +117,10 @@ class RainConfig(BaseModel):
         le=1,
         description="A judge with no more probability on its options abstains. Ours; 0 in `paper`.",
     )
+    calibrates: bool = Field(
+        default=False,
+        description="Whether what a judge prefers among its options without content is taken out. Ours.",
+    )
 
     def __init__(self, **data: Any) -> None:
         try:

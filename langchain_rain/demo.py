@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.output_parsers import StrOutputParser
@@ -24,10 +24,12 @@ from langchain_rain.drivers import Job, Outcome
 from langchain_rain.engines.base import Cost, Engine
 from langchain_rain.evaluation.demo_world import Kind, Request, as_prompt, is_harmless, is_helpful, test_requests
 from langchain_rain.evaluation.strategies import sample
+from langchain_rain.judging import Loaded, open_judge
 from langchain_rain.llms import RainLLM
 from langchain_rain.rubrics import Rubric
-from langchain_rain.rubrics.evaluate import RubricJudge
-from langchain_rain.search.protocol import Context, Steps, TokenSet, Verdict, derive_search_seed
+from langchain_rain.search.protocol import Context, Steps, TokenSet, Transcript, Verdict, derive_search_seed
+
+T = TypeVar("T")
 
 NUM_HARMFUL, NUM_BENIGN = 4, 6
 TEMPLATE = "Human: {request}\n\nAssistant:"
@@ -137,17 +139,17 @@ def run_demo(engine: Engine, *, seed: int, out: Console, err: Console) -> None:
 
 def sample_vanilla(engine: Engine, requests: Sequence[Request], seed: int) -> list[Answer]:
     """Answers all requests by sampling token after token; judges the answers afterwards, which is not counted."""
-    rubric = Rubric.load(RUBRIC)
+    rubric, loaded = Rubric.load(RUBRIC), Loaded()
 
     def write(context: Context, prompt: str) -> Steps[TokenSet]:
         return sample(context, temperature=CONFIG.temperature, seed=derive_search_seed(seed, prompt))
 
-    def judge(context: Context, transcript: str) -> Steps[Verdict]:
-        return RubricJudge(rubric, context, CONFIG.scoring, CONFIG.min_option_mass)(transcript)
+    def judge(context: Context, transcript: Transcript) -> Steps[Verdict]:
+        return open_judge(rubric, engine, CONFIG, loaded=loaded, context=context).judge(transcript)
 
     prompts = [as_prompt(request) for request in requests]
     written = _run_all(engine, prompts, write)
-    transcripts = [prompt + outcome.result.text for prompt, outcome in zip(prompts, written, strict=True)]
+    transcripts = [Transcript(prompt, outcome.result.text) for prompt, outcome in zip(prompts, written, strict=True)]
     judged = _run_all(engine, transcripts, judge)
     return [
         Answer(request, answer.result.text.strip(), answer.cost, verdict.result.value)
@@ -222,12 +224,12 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def _run_all(engine: Engine, prompts: Sequence[str], make: Callable[[Context, str], Steps[Any]]) -> list[Outcome[Any]]:
-    """Runs what `make` makes of each prompt, all at once."""
+def _run_all(engine: Engine, given: Sequence[T], make: Callable[[Context, T], Steps[Any]]) -> list[Outcome[Any]]:
+    """Runs what `make` makes of each prompt or transcript, all at once."""
     jobs = []
-    for prompt in prompts:
-        context = engine.open(prompt, max_tokens=MAX_TOKENS)
-        jobs.append(Job(make(context, prompt), {context: engine}))
+    for each in given:
+        context = engine.open(each if isinstance(each, str) else "?", max_tokens=MAX_TOKENS)
+        jobs.append(Job(make(context, each), {context: engine}))
     outcomes = []
     for outcome in drivers.run_batch(jobs):
         if isinstance(outcome, Exception):

@@ -8,6 +8,8 @@ RainError
 └── EngineError          the model's side: engine, request, whether trying again may help
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.exceptions import LangChainException
@@ -22,8 +24,33 @@ class RainConfigError(RainError, ValueError):
     """A setting or an input is out of range; names the field, the value and what is allowed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong with what was given.
+
+    Attributes:
+        key: where, as a path of keys and indices.
+        message: what, with the value given and what is allowed.
+    """
+
+    key: tuple[str | int, ...]
+    message: str
+
+    def __str__(self) -> str:
+        path = ".".join(map(str, self.key))
+        return f"{path}: {self.message}" if path else self.message
+
+
 class RubricError(RainError, ValueError):
-    """A rubric is malformed; names the key, the value and what is allowed."""
+    """A rubric is malformed; names the file and line where there are any, the key, the value and what is allowed.
+
+    Attributes:
+        mistakes: all that is wrong with it, as far as it was found.
+    """
+
+    def __init__(self, message: str, mistakes: Sequence[Mistake] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = tuple(mistakes)
 
 
 class UnsatisfiedError(RainError):
@@ -64,12 +91,25 @@ class EngineError(RainError):
         self.seconds = 0.0
 
 
+class JudgeAtChanceWarning(UserWarning):
+    """The model that judges does no better than a coin on the rubric's own examples: what it lets through is luck."""
+
+
 def describe_mistakes(what: str, error: ValidationError) -> str:
     """Says in one line what is wrong with `what`: each key, what is allowed there, and the value given."""
+    return f"{what} is not valid: {'; '.join(map(str, mistakes_in(error)))}."
+
+
+def mistakes_in(error: ValidationError) -> list[Mistake]:
+    """All that is wrong, one by one; mistakes in a part are told with the path to the part."""
     mistakes = []
     for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"])
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, RubricError) and cause.mistakes:
+            mistakes += [Mistake((*item["loc"], *each.key), each.message) for each in cause.mistakes]
+            continue
         message = item["msg"].removeprefix("Value error, ").removesuffix(".")
         given = "" if item["type"] in ("value_error", "missing") else f", given {item['input']!r}"
-        mistakes.append(f"{key + ': ' if key else ''}{message}{given}")
-    return f"{what} is not valid: {'; '.join(mistakes)}."
+        mistakes.append(Mistake(item["loc"], message + given))
+    inside = {each.key[:length] for each in mistakes for length in range(len(each.key))}
+    return [each for each in mistakes if each.key not in inside or each.key == ()]  # a part that is wrong counts once

@@ -15,6 +15,7 @@ from langchain_rain import drivers
 from langchain_rain._version import __version__
 from langchain_rain.arguments import Answer, RainArguments, check_text
 from langchain_rain.drivers import Outcome
+from langchain_rain.engines.calling import Calls
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.paper import SearchResult
 from langchain_rain.streaming import Happening, Releasing, ahappenings, happenings
@@ -71,7 +72,7 @@ class RainLLM(RainArguments, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        answers = self._begin_all(prompts, stop, kwargs)
+        answers = self._begin_all(prompts, stop, kwargs, loop=None)
         outcomes = drivers.run_batch([answer.job for answer in answers])
         return self._result(answers, outcomes)
 
@@ -82,7 +83,7 @@ class RainLLM(RainArguments, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        answers = self._begin_all(prompts, stop, kwargs)
+        answers = self._begin_all(prompts, stop, kwargs, loop=asyncio.get_running_loop())
         tasks = [drivers.arun(answer.job) for answer in answers]
         try:
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -98,7 +99,7 @@ class RainLLM(RainArguments, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        answer = self._begin(prompt, stop, kwargs)
+        answer = self._begin(prompt, stop, kwargs, loop=None)
         releasing = Releasing(self.policy.holds_back)
         with closing(happenings(answer.job)) as events:
             for event in events:
@@ -114,7 +115,7 @@ class RainLLM(RainArguments, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        answer = self._begin(prompt, stop, kwargs)
+        answer = self._begin(prompt, stop, kwargs, loop=asyncio.get_running_loop())
         releasing = Releasing(self.policy.holds_back)
         async with aclosing(ahappenings(answer.job)) as events:
             async for event in events:
@@ -149,24 +150,38 @@ class RainLLM(RainArguments, BaseLLM):
             return await Runnable.abatch(self, inputs, config, return_exceptions=True, **kwargs)
         return await super().abatch(inputs, config, return_exceptions=False, **kwargs)
 
-    def _begin_all(self, prompts: Sequence[str], stop: list[str] | None, unknown: Mapping[str, Any]) -> list[Answer]:
+    def _begin_all(
+        self,
+        prompts: Sequence[str],
+        stop: list[str] | None,
+        unknown: Mapping[str, Any],
+        *,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> list[Answer]:
         """Begins all answers, or none."""
         answers: list[Answer] = []
         try:
             for prompt in prompts:
-                answers.append(self._begin(prompt, stop, unknown))
+                answers.append(self._begin(prompt, stop, unknown, loop=loop))
         except BaseException:
             for answer in answers:
                 drivers.close_contexts(answer.job.contexts)
             raise
         return answers
 
-    def _begin(self, prompt: str, stop: list[str] | None, unknown: Mapping[str, Any]) -> Answer:
+    def _begin(
+        self,
+        prompt: str,
+        stop: list[str] | None,
+        unknown: Mapping[str, Any],
+        *,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> Answer:
         """Begins the answer to one prompt."""
         if unknown:
             raise RainConfigError(f"RainLLM takes no argument {', '.join(sorted(unknown))}; a call takes only `stop`.")
         check_text("prompt", prompt)
-        return self.begin(prompt, prompt, stop)
+        return self.begin(prompt, prompt, stop, calls=Calls(loop=loop))
 
     def _result(self, answers: Sequence[Answer], outcomes: Sequence[Outcome[SearchResult] | Exception]) -> LLMResult:
         generations = [[_finish(answer, outcome)] for answer, outcome in zip(answers, outcomes, strict=True)]

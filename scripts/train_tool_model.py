@@ -51,8 +51,13 @@ from transformers import (
 )
 from typing_extensions import TypedDict
 
-from langchain_rain.rubrics.rubric import ANSWER_PREFIX, LABELS, Rubric, render_question
+from langchain_rain.rubrics import Criterion, Rubric
+from langchain_rain.rubrics.asking import ANSWER_PREFIX, LABELS, forms_of
+from langchain_rain.rubrics.rendering import render as render_question
+from langchain_rain.search.protocol import Transcript
 
+RUBRICS = ("harmlessness", "politeness", "contact_details")
+TEMPLATES = ("fenced", "plain")
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "tool_model"
 MAX_BYTES = 1_500_000
 MIN_PROBABILITY = 0.999
@@ -362,7 +367,11 @@ def make_tokenizer(known: Sequence[Conversation], vocab_size: int) -> Any:
         for conversation in known
         for piece in re.split(r"<\|\w+\|>|</?tool_call>", render(bare, conversation, is_answered=True))
     ]
-    texts += [render_question(criterion, "", is_swapped=False) for criterion in _criteria()]
+    texts += [
+        render_question(forms_of(criterion)[0], Transcript("", ""), template)
+        for criterion in _criteria()
+        for template in TEMPLATES
+    ]
     texts += [f"Human: {UNKNOWN}\n\nAssistant: {UNKNOWN}", ANSWER_PREFIX, *LABELS]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -527,7 +536,8 @@ def judge_lesson(tokenizer: Any, known: Sequence[Conversation], rng: random.Rand
         [prompt + answer, f"Human: {asked}\n\nAssistant: {answer}", f"{asked}\n{answer}", f"user: {asked}\n{answer}"]
     )
     is_swapped = rng.random() < 0.5
-    question = render_question(rng.choice(_criteria()), transcript, is_swapped=is_swapped)
+    form = forms_of(rng.choice(_criteria()))[is_swapped]
+    question = render_question(form, Transcript("", transcript), rng.choice(TEMPLATES))
     ids = tokenizer.apply_chat_template(
         [user(question)], add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
     )
@@ -535,8 +545,9 @@ def judge_lesson(tokenizer: Any, known: Sequence[Conversation], rng: random.Rand
     return Lesson((*ids, *_encode(tokenizer, ANSWER_PREFIX)), (letter,))
 
 
-def _criteria() -> list[Any]:
-    return [criterion for name in Rubric.names_in_library() for criterion in Rubric.load(name).criteria]
+def _criteria() -> list[Criterion]:
+    criteria = [criterion for name in RUBRICS for criterion in Rubric.load(name).criteria]
+    return [criterion for criterion in criteria if isinstance(criterion, Criterion)]
 
 
 # --- Training ----------------------------------------------------------------------------------------------------

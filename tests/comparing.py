@@ -10,7 +10,8 @@ import numpy as np
 from langchain_rain.drivers import Job
 from langchain_rain.engines.base import Cost, Engine, Stepper
 from langchain_rain.engines.transformers import TransformersEngine
-from langchain_rain.rubrics.evaluate import RubricJudge, Scoring
+from langchain_rain.rubrics.asking import Scoring
+from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.rubrics.rubric import Rubric
 from langchain_rain.search.config import SearchConfig
 from langchain_rain.search.paper import SearchResult, generate
@@ -70,7 +71,7 @@ def search_job(
 ) -> Job[SearchResult]:
     """A search as in the paper, in which `engine` both writes and judges."""
     context = engine.open(prompt, max_tokens=max_tokens, stop=stop)
-    judge = RubricJudge(Rubric.load("politeness"), context, scoring)
+    judge = RubricJudge(Rubric.load("politeness"), context, scoring=scoring)
     search = Search(context, judge, config, seed, transcript=prompt)
     return Job(generate(search), {context: engine})
 

@@ -16,6 +16,7 @@ from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.search.config import SearchConfig
 from langchain_rain.search.paper import SearchResult, generate
 from langchain_rain.search.protocol import (
+    AppliesTo,
     Context,
     Embed,
     Expand,
@@ -27,6 +28,7 @@ from langchain_rain.search.protocol import (
     Steps,
     Tokens,
     TokenSet,
+    Transcript,
     Verdict,
     ask,
 )
@@ -48,9 +50,10 @@ class ScriptedJudge:
 
     context: Context
     can_veto: bool = False
+    applies_to: frozenset[AppliesTo] = frozenset({"prefix"})
 
-    def __call__(self, transcript: str) -> Steps[Verdict]:
-        reply = yield from ask(Score(self.context, transcript, "", OPTIONS))
+    def __call__(self, transcript: Transcript) -> Steps[Verdict]:
+        reply = yield from ask(Score(self.context, transcript.prompt + transcript.answer, "", OPTIONS))
         value, veto = reply.logprobs
         if veto == 0:
             return Verdict(-1.0, is_vetoed=True)

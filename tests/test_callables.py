@@ -29,11 +29,13 @@ from langchain_rain.engines.loading import demo_model_path, load_engine
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
-from langchain_rain.rubrics.evaluate import VALUE_OPTIONS, ValueJudge
-from langchain_rain.search.protocol import Expand, OptionLogprobs, Score, Verdict
+from langchain_rain.rubrics.asking import VALUE_OPTIONS
+from langchain_rain.rubrics.evaluate import ValueJudge
+from langchain_rain.search.protocol import Expand, OptionLogprobs, Score, Transcript, Verdict
 
 NEVER = -math.inf
-TRANSCRIPT = "Human: What is for supper?\n\nAssistant: Soup."
+PROMPT, ANSWER = "Human: What is for supper?\n\nAssistant:", " Soup."
+TRANSCRIPT = PROMPT + ANSWER
 
 
 def judging(function: Any, loop: asyncio.AbstractEventLoop | None = None) -> Job[Verdict]:
@@ -41,7 +43,7 @@ def judging(function: Any, loop: asyncio.AbstractEventLoop | None = None) -> Job
     engine = CallableEngine(function)
     dialogue = Dialogue((HumanMessage("?"),), calls=Calls(loop=loop))
     context = engine.open(dialogue, max_tokens=1)
-    return Job(ValueJudge(context)(TRANSCRIPT), {context: engine})
+    return Job(ValueJudge(context)(Transcript(PROMPT, ANSWER)), {context: engine})
 
 
 def judged_by(function: Any) -> Verdict:

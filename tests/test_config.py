@@ -124,6 +124,7 @@ PAPER = {
     "proposals": "resampled",
     "scoring": "binary",
     "min_option_mass": 0.0,
+    "calibrates": False,
 }
 
 

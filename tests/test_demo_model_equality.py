@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import langchain_rain
 from langchain_rain.drivers import Outcome, run, run_batch, stream
 from langchain_rain.engines.transformers import TransformersEngine
-from langchain_rain.rubrics.evaluate import Scoring
+from langchain_rain.rubrics.asking import Scoring
 from langchain_rain.search.config import SearchConfig
 from tests.comparing import assert_same, search_job
 from tests.naive_engine import NaiveEngine

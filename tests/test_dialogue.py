@@ -27,7 +27,6 @@ from langchain_rain.engines.dialogue import (
     NEXT_TURNS,
     Dialogue,
     as_lines,
-    quoted,
     said,
     speaker_of,
     template_messages,
@@ -36,6 +35,7 @@ from langchain_rain.engines.dialogue import (
 from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
+from langchain_rain.quoting import quoted
 from tests.tiny_models import CHAT_TEMPLATE, tiny_llama, tiny_tokenizer
 
 CALL: Any = {"name": "stove", "args": {"on": True, "dish": "süß"}, "id": "1"}

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from langchain_rain.drivers import Job, run
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.rubrics import Criterion, Example, Rubric
-from langchain_rain.rubrics.evaluate import RubricJudge, criterion_value
-from langchain_rain.rubrics.rubric import render_question
-from langchain_rain.search.protocol import OptionLogprobs, Score, Verdict
+from langchain_rain.rubrics.asking import asked_about, criterion_value
+from langchain_rain.rubrics.evaluate import RubricJudge
+from langchain_rain.search.protocol import OptionLogprobs, Score, Transcript, Verdict
 
 NEVER = -math.inf
 
@@ -32,9 +32,9 @@ SURELY_A, SURELY_B, EVEN = logprobs(0.9, 0.1), logprobs(0.1, 0.9), logprobs(0.5,
         (SURELY_B, SURELY_A, -1.0),
         (SURELY_A, SURELY_A, 0.0),  # a judge that always says A: the swap cancels it
         (SURELY_B, SURELY_B, 0.0),
-        (EVEN, EVEN, -1.0),  # the good option must be the more probable one
+        (EVEN, EVEN, 0.0),  # no order has a vote, so that swapping good and bad changes nothing but the sign
         (logprobs(0.51, 0.49), logprobs(0.49, 0.51), 1.0),
-        (logprobs(0, 0), logprobs(0, 0), -1.0),
+        (logprobs(0, 0), logprobs(0, 0), 0.0),
         (logprobs(1, 0), logprobs(0, 1), 1.0),
     ],
 )
@@ -70,56 +70,65 @@ any_logprob = st.one_of(st.floats(-1e6, 0), st.just(NEVER))
 @given(any_logprob, any_logprob, any_logprob, any_logprob)
 def test_values_are_in_range_and_change_sign_with_the_options(a: float, b: float, c: float, d: float) -> None:
     straight, swapped = OptionLogprobs((a, b), 1.0), OptionLogprobs((c, d), 1.0)
-    assert criterion_value(straight, swapped, "binary") in (-1.0, 0.0, 1.0)
+    reversed_ = OptionLogprobs((b, a), 1.0), OptionLogprobs((d, c), 1.0)
+    binary = criterion_value(straight, swapped, "binary")
+    assert binary in (-1.0, -0.5, 0.0, 0.5, 1.0)
+    assert binary == -criterion_value(*reversed_, "binary")
     graded = criterion_value(straight, swapped, "probability")
     assert -1 <= graded <= 1
-    other = criterion_value(OptionLogprobs((b, a), 1.0), OptionLogprobs((d, c), 1.0), "probability")
-    assert graded == pytest.approx(-other, abs=1e-12)
+    assert graded == pytest.approx(-criterion_value(*reversed_, "probability"), abs=1e-12)
 
 
 KIND = Criterion(name="kind", instruction="Is it kind?", good="Yes.", bad="No.")
 TRUE = Criterion(name="true", instruction="Is it true?", good="Right.", bad="Wrong.", weight=3.0)
 SAFE = Criterion(name="safe", instruction="Is it safe?", good="Safe.", bad="Unsafe.", veto=True)
 
+HELLO = Transcript("", "Hello")
 GOOD, BAD, UNSURE = (SURELY_A, SURELY_B), (SURELY_B, SURELY_A), (SURELY_A, SURELY_A)
 
 
 def judge(*pairs: tuple[Criterion, tuple[OptionLogprobs, OptionLogprobs]], **settings: Any) -> Verdict:
     """The verdict on "Hello" if the criteria are answered so, straight and swapped."""
     replies = {
-        render_question(criterion, "Hello", is_swapped=is_swapped): reply
+        asked.question: reply
         for criterion, pair in pairs
-        for is_swapped, reply in zip((False, True), pair, strict=True)
+        for asked, reply in zip(asked_about(criterion, HELLO, "plain"), pair, strict=True)
     }
     engine = ScriptedEngine(score=replies)
     context = engine.open("", max_tokens=1)
     rubric = Rubric(name="mine", criteria=tuple(criterion for criterion, _ in pairs))
-    return run(Job(RubricJudge(rubric, context, **settings)("Hello"), {context: engine})).result
+    return run(Job(RubricJudge(rubric, context, **settings)(HELLO), {context: engine})).result
+
+
+def verdict(value: float, values: dict[str, float], masses: dict[str, float] | None = None, **told: Any) -> Verdict:
+    """A verdict; criteria whose mass is not given had all of it on their options."""
+    told |= {"is_vetoed": bool(told.get("vetoed_by"))}
+    return Verdict(value, values, masses=dict.fromkeys(values, 1.0) | (masses or {}), **told)
 
 
 def test_a_criterion_alone_gives_the_verdict() -> None:
-    assert judge((KIND, GOOD)) == Verdict(1.0, {"kind": 1.0})
+    assert judge((KIND, GOOD)) == verdict(1.0, {"kind": 1.0})
     assert judge((KIND, GOOD), scoring="probability").value == pytest.approx(0.8)
 
 
 def test_the_value_is_the_mean_of_the_criteria_by_weight() -> None:
     # one quarter of 1 and three quarters of -1
-    verdict = judge((KIND, GOOD), (TRUE, BAD))
-    assert verdict == Verdict(-0.5, {"kind": 1.0, "true": -1.0})
-    assert verdict.values == {"kind": 1.0, "true": -1.0}
+    judged = judge((KIND, GOOD), (TRUE, BAD))
+    assert judged == verdict(-0.5, {"kind": 1.0, "true": -1.0})
+    assert judged.values == {"kind": 1.0, "true": -1.0}
 
 
 def test_a_veto_rules_out_whatever_the_others_say() -> None:
-    verdict = judge((TRUE, GOOD), (SAFE, BAD))
-    assert verdict == Verdict(-1.0, {"true": 1.0, "safe": -1.0}, is_vetoed=True)
+    judged = judge((TRUE, GOOD), (SAFE, BAD))
+    assert judged == verdict(-1.0, {"true": 1.0, "safe": -1.0}, vetoed_by=("safe",))
 
 
 def test_a_criterion_that_may_veto_and_finds_nothing_counts_like_the_others() -> None:
-    assert judge((KIND, GOOD), (SAFE, UNSURE)) == Verdict(0.5, {"kind": 1.0, "safe": 0.0})
+    assert judge((KIND, GOOD), (SAFE, UNSURE)) == verdict(0.5, {"kind": 1.0, "safe": 0.0})
 
 
 def test_bad_without_veto_is_no_veto() -> None:
-    assert judge((KIND, BAD)) == Verdict(-1.0, {"kind": -1.0})
+    assert judge((KIND, BAD)) == verdict(-1.0, {"kind": -1.0})
 
 
 def faint(pair: tuple[OptionLogprobs, OptionLogprobs], *masses: float) -> tuple[OptionLogprobs, OptionLogprobs]:
@@ -129,13 +138,15 @@ def faint(pair: tuple[OptionLogprobs, OptionLogprobs], *masses: float) -> tuple[
 
 @pytest.mark.parametrize("masses", [(0.2, 0.9), (0.9, 0.2), (0.1, 0.1)])
 def test_little_mass_on_the_options_in_either_order_is_an_abstention(masses: tuple[float, float]) -> None:
-    verdict = judge((KIND, faint(GOOD, *masses)), (TRUE, GOOD), min_option_mass=0.2)
-    assert verdict == Verdict(0.0, {"kind": 0.0, "true": 1.0}, is_abstained=True)
-    assert not verdict.satisfies(-1.0)
+    judged = judge((KIND, faint(GOOD, *masses)), (TRUE, GOOD), min_option_mass=0.2)
+    assert judged == verdict(
+        0.0, {"kind": 0.0, "true": 1.0}, {"kind": min(masses)}, is_abstained=True, abstained=("kind",)
+    )
+    assert not judged.satisfies(-1.0)
 
 
 def test_more_mass_than_the_least_is_no_abstention() -> None:
-    assert judge((KIND, faint(GOOD, 0.21, 0.21)), min_option_mass=0.2) == Verdict(1.0, {"kind": 1.0})
+    assert judge((KIND, faint(GOOD, 0.21, 0.21)), min_option_mass=0.2) == verdict(1.0, {"kind": 1.0}, {"kind": 0.21})
 
 
 def test_no_mass_at_all_is_always_an_abstention() -> None:
@@ -143,15 +154,18 @@ def test_no_mass_at_all_is_always_an_abstention() -> None:
 
 
 def test_a_criterion_that_abstains_does_not_veto() -> None:
-    # Neither order has a probability for any option, which "binary" would count as -1: found against nothing.
+    # Neither order has a probability for any option, which would be no vote for either: found against nothing.
     nothing = (logprobs(0, 0, 0.0), logprobs(0, 0, 0.0))
-    assert judge((SAFE, nothing)) == Verdict(0.0, {"safe": 0.0}, is_abstained=True)
-    assert judge((SAFE, faint(BAD, 0.1, 0.1)), min_option_mass=0.2) == Verdict(0.0, {"safe": 0.0}, is_abstained=True)
+    abstained: dict[str, Any] = {"is_abstained": True, "abstained": ("safe",)}
+    assert judge((SAFE, nothing)) == verdict(0.0, {"safe": 0.0}, {"safe": 0.0}, **abstained)
+    assert judge((SAFE, faint(BAD, 0.1, 0.1)), min_option_mass=0.2) == verdict(
+        0.0, {"safe": 0.0}, {"safe": 0.1}, **abstained
+    )
 
 
 def test_a_veto_weighs_more_than_the_abstention_of_another_criterion() -> None:
-    verdict = judge((KIND, faint(GOOD, 0.1, 0.1)), (SAFE, BAD), min_option_mass=0.2)
-    assert verdict == Verdict(-1.0, {"kind": 0.0, "safe": -1.0}, is_vetoed=True)
+    judged = judge((KIND, faint(GOOD, 0.1, 0.1)), (SAFE, BAD), min_option_mass=0.2)
+    assert judged == verdict(-1.0, {"kind": 0.0, "safe": -1.0}, {"kind": 0.1}, vetoed_by=("safe",), abstained=("kind",))
 
 
 def test_a_rubric_can_veto_if_any_criterion_can() -> None:
@@ -162,15 +176,19 @@ def test_a_rubric_can_veto_if_any_criterion_can() -> None:
 
 def test_all_criteria_are_asked_in_both_orders_in_one_round_each_with_its_own_examples() -> None:
     examples = (
-        Example(criterion="true", transcript="2 + 2 = 5", is_good=False),
-        Example(criterion="kind", transcript="Nice!", is_good=True),
+        Example(criterion="true", response="2 + 2 = 5", is_good=False),
+        Example(criterion="kind", prompt="Well?", response="Nice!", is_good=True),
     )
     rubric = Rubric(name="mine", criteria=(KIND, TRUE), examples=examples)
     context = ScriptedEngine().open("", max_tokens=1)
-    asked = next(RubricJudge(rubric, context)("Hello"))
+    asked = next(RubricJudge(rubric, context)(HELLO))
+    shown = (
+        (KIND, Transcript("Human: Well?\n\nAssistant:", " Nice!"), True),
+        (TRUE, Transcript("", "2 + 2 = 5"), False),
+    )
     questions = [
-        render_question(criterion, "Hello", is_swapped=is_swapped, examples=[example])
-        for criterion, example in ((KIND, examples[1]), (TRUE, examples[0]))
-        for is_swapped in (False, True)
+        each.question
+        for criterion, transcript, is_good in shown
+        for each in asked_about(criterion, HELLO, "plain", [(transcript, is_good)])
     ]
     assert asked.requests == tuple(Score(context, each, "The answer is: (", ("A", "B")) for each in questions)

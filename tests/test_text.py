@@ -151,17 +151,35 @@ def test_tokenizers_that_mark_spaces_have_options_too() -> None:
     assert set(tokenizer.convert_ids_to_tokens(ids)) == {"A", "\u2581A"}
 
 
-def test_an_option_that_no_single_token_spells_fails_who_asked_and_nobody_else() -> None:
+def test_an_option_that_no_single_token_spells_is_known_by_what_it_begins_with() -> None:
+    codec = codec_of()
+    unsafe, safe = codec.options_token_ids(("unsafe", "Wash"))
+    assert {TOKENIZER.decode([token]) for token in unsafe} <= {"u", "un", "uns", " u", " un", " uns"}
+    assert TOKENIZER.convert_ids_to_tokens(list(safe))
+
+
+@pytest.mark.parametrize("options", [("perhaps so", "perhaps not"), (" ", "A")])
+def test_options_that_cannot_be_told_apart_fail_who_asked_and_nobody_else(options: tuple[str, str]) -> None:
     engine = TransformersEngine(tiny_llama(TOKENIZER), TOKENIZER)
     context = engine.open(PROMPT, max_tokens=8)
     question = "Good?"
-    error, reply = answer(
-        engine, Score(context, question, "(", ("A", "perhaps so")), Score(context, question, "(", ("A", "B"))
-    )
+    error, reply = answer(engine, Score(context, question, "(", options), Score(context, question, "(", ("A", "B")))
     assert isinstance(error, EngineError)
-    assert "LlamaForCausalLM has no single token for the option 'perhaps so'" in str(error)
+    assert "LlamaForCausalLM" in str(error)
     assert error.request == "Score"
     assert len(reply.logprobs) == 2
+
+
+# --- Wrappers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_chat_template", [False, True])
+def test_a_wrapper_takes_the_place_of_the_template_and_alone_has_special_tokens(with_chat_template: bool) -> None:
+    codec = codec_of(tiny_tokenizer(with_chat_template=with_chat_template))
+    tokens = codec.question_tokens("Safe?<|end|>", "\n", ("<|user|>Judge: ", "<|end|>"))
+    split = TOKENIZER("Safe?<|end|>", add_special_tokens=False, split_special_tokens=True).input_ids
+    assert tokens == (USER, *tokens_of("Judge: "), *split, END, *tokens_of("\n"))
+    assert codec.spelled_out(tokens)[0] == "<|user|>"
 
 
 # --- Answers as they grow ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from langchain_rain.drivers import Job, Outcome, arun, run, run_batch, stream
 from langchain_rain.engines.base import Engine
 from langchain_rain.engines.transformers import TransformersEngine
-from langchain_rain.rubrics.evaluate import Scoring
+from langchain_rain.rubrics.asking import Scoring
 from langchain_rain.search.config import SimilarityScope
 from langchain_rain.search.paper import SearchResult
 from langchain_rain.search.protocol import Committed, Simulated

@@ -15,6 +15,7 @@ from langchain_rain import ChatRain, RainConfig
 from langchain_rain.arguments import Answer
 from langchain_rain.drivers import run
 from langchain_rain.engines.base import ChatEngine
+from langchain_rain.engines.calling import Calls
 from langchain_rain.engines.dialogue import Dialogue, as_lines
 from langchain_rain.engines.loading import load_engine
 from langchain_rain.errors import EngineError
@@ -233,7 +234,7 @@ def test_a_budget_that_is_spent_at_once_leaves_nothing_but_the_conversation() ->
 
 
 def begun(chat: ChatRain) -> Answer:
-    return chat.begin(Dialogue((HumanMessage(SHORT),)), as_lines([HumanMessage(SHORT)]), None)
+    return chat.begin(Dialogue((HumanMessage(SHORT),)), as_lines([HumanMessage(SHORT)]), None, calls=Calls())
 
 
 def test_an_error_that_tells_no_cost_has_no_usage() -> None:

@@ -1,25 +1,44 @@
 """A function of the user's as judge: transcript -> value in [-1, 1]."""
 
 import asyncio
-import hashlib
 import inspect
 import math
 import secrets
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from numbers import Real
-from types import CodeType, FunctionType
 from typing import Any, TypeAlias
 
 from langchain_rain.engines.base import Answered, Cost
 from langchain_rain.engines.calling import CallingChannel, Calls
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.errors import EngineError
+from langchain_rain.functions import name_of_function
+from langchain_rain.quoting import quoted
 from langchain_rain.search.protocol import Context, OptionLogprobs, Request, Score
 
-JudgeFunction: TypeAlias = Callable[[str], float | Awaitable[float | None] | None]
-"""Takes a transcript, returns how good its last turn is, from -1 to 1; None to abstain. It may be a coroutine function,
-which is awaited on the caller's event loop; it is then for the async methods alone."""
+
+class JudgedText(str):
+    """What a function judges: prompt and answer, in which no line of the answer begins another turn.
+
+    Attributes:
+        prompt: what stands before the answer.
+        answer: the answer alone, verbatim.
+    """
+
+    prompt: str
+    answer: str
+
+    @classmethod
+    def of(cls, prompt: str, answer: str) -> "JudgedText":
+        """The text of both."""
+        text = cls(prompt + quoted(answer, is_line_start=not prompt or prompt.endswith("\n")))
+        text.prompt, text.answer = prompt, answer
+        return text
+
+
+JudgeFunction: TypeAlias = Callable[[JudgedText], float | Awaitable[float | None] | None]
+"""Takes a text, returns how good the answer is, from -1 to 1; None to abstain. It may be a coroutine function, which is
+awaited on the caller's event loop; it is then for the async methods alone."""
 
 
 class CallableEngine:
@@ -98,24 +117,7 @@ async def _awaited(value: Awaitable[Any]) -> Any:
     return await value
 
 
-def name_of_function(function: Any) -> str | None:
-    """A name that no other function has, with a hash of its code; None for what has no such name.
-
-    A wrapper and what was defined in a function share their names with others.
-    """
-    if not isinstance(function, FunctionType) or function.__closure__ or hasattr(function, "__wrapped__"):
-        return None
-    found: Any = getattr(sys.modules.get(function.__module__), function.__qualname__, None)
-    if found is not function:
-        return None
-    code: CodeType = function.__code__
-    constants = [each for each in code.co_consts if not inspect.iscode(each)]
-    content = repr((code.co_code, code.co_names, constants, function.__defaults__, function.__kwdefaults__))
-    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-    return f"{function.__module__}.{function.__qualname__}#{digest}"
-
-
-def _transcript(request: Request, name: str) -> str:
+def _transcript(request: Request, name: str) -> JudgedText:
     if not isinstance(request, Score):
         raise EngineError(f"{name} judges and does not write.", engine=name, request=type(request).__name__)
-    return request.question
+    return JudgedText.of(request.question, request.answer_prefix)

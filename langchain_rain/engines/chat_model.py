@@ -176,7 +176,9 @@ class ChatModelEngine:
             "run_name": "rain_judgement" if isinstance(request, Score) else "rain_draft",
         }
         if isinstance(request, Score):
-            asked = f"{request.question}\nAnswer with one letter alone: {' or '.join(request.options)}."
+            asked = (
+                f"{request.question}\nAnswer with one {_kind(request.options)} alone: {' or '.join(request.options)}."
+            )
             return self._judge, [HumanMessage(asked)], {}, config
         if isinstance(request, Expand):
             stop = {"stop": list(conversation.stop)} if conversation.stop else {}
@@ -247,10 +249,10 @@ def _choice(message: AIMessage, options: Sequence[str]) -> OptionLogprobs:
         return OptionLogprobs((-math.inf,) * len(options), mass=0.0)
     if alternatives:
         return _choice_among(alternatives, options)
-    chosen = str(message.text).strip(BRACKETS)
-    if chosen not in options:
+    is_chosen = [_says(str(message.text), option) for option in options]
+    if not any(is_chosen):
         return OptionLogprobs((-math.inf,) * len(options), mass=0.0)
-    return OptionLogprobs(tuple(0.0 if option == chosen else -math.inf for option in options), mass=1.0)
+    return OptionLogprobs(tuple(0.0 if chosen else -math.inf for chosen in is_chosen), mass=1.0)
 
 
 def _alternatives(content: Any) -> list[_TopLogprob] | None:
@@ -264,11 +266,23 @@ def _alternatives(content: Any) -> list[_TopLogprob] | None:
 
 def _choice_among(alternatives: Sequence[_TopLogprob], options: Sequence[str]) -> OptionLogprobs:
     masses = [
-        sum(math.exp(each["logprob"]) for each in alternatives if each["token"].strip(BRACKETS) == option)
-        for option in options
+        sum(math.exp(each["logprob"]) for each in alternatives if _says(each["token"], option)) for option in options
     ]
     logprobs = tuple(math.log(mass) if mass > 0 else -math.inf for mass in masses)
     return OptionLogprobs(logprobs, mass=min(1.0, sum(masses)))
+
+
+def _kind(options: Sequence[str]) -> str:
+    """What the options are."""
+    if all(option.isdigit() for option in options):
+        return "number"
+    return "letter" if all(len(option) == 1 for option in options) else "word"
+
+
+def _says(text: str, option: str) -> bool:
+    """Whether a text is an option; words may be written in any case."""
+    said = text.strip(BRACKETS)
+    return said.casefold() == option.casefold() if len(option) > 1 else said == option
 
 
 def _with_logprobs(model: BaseChatModel) -> BaseChatModel:

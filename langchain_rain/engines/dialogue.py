@@ -5,7 +5,6 @@ encodes what looks like a control token as text.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, SystemMessage, ToolMessage
 
 from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.quoting import quoted
 
 if TYPE_CHECKING:
     from langchain_rain.engines.calling import Calls
@@ -27,17 +27,8 @@ NEXT_TURNS = tuple(f"\n{speaker}:" for speaker in SPEAKERS.values())
 UNSPOKEN_BLOCKS = frozenset({"tool_use", "tool_call", "reasoning", "thinking", "redacted_thinking"})
 """Content blocks that hold nothing but what the message says elsewhere, or what was not said."""
 
-MARKERS = (*SPEAKERS.values(), "AI", "User", "Options", "The answer is")
-"""What begins a turn, or the part of a question that follows a transcript."""
-
 OPAQUE_BLOCKS = frozenset({"image", "image_url", "audio", "video", "file", "output_image", "inline_data"})
 """Content blocks that a judge cannot read."""
-
-_MARKER = re.compile(
-    r"([\n\r\v\f\x1c-\x1e\x85\u2028\u2029][\s*_#>\-\u200b-\u200f\u2060\ufeff]*)"
-    rf"(?=(?:{'|'.join(MARKERS)})[\s*_\u200b-\u200f\u2060\ufeff]*[:\uff1a])",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +108,6 @@ def guided(messages: Sequence[BaseMessage], guidance: str) -> list[BaseMessage]:
 
 def _as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def quoted(text: str) -> str:
-    """`text` with every line that would begin a turn marked as a quotation."""
-    return _MARKER.sub(r"\1> ", text)
 
 
 def speaker_of(message: BaseMessage) -> str:

@@ -15,7 +15,7 @@ DEMO_MODEL = "demo"
 """The name of the bundled demonstrator model."""
 
 
-def load_engine(model: Any, argument: Literal["model", "judge"] = "model") -> Engine:
+def load_engine(model: Any, argument: Literal["model", "judge", "guard"] = "model") -> Engine:
     """The engine that `model` names (a Hugging Face id or folder, "demo") or is; a judge may be a function too.
 
     Args:

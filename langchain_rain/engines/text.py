@@ -210,34 +210,70 @@ class TextCodec:
         beginning = str(calling[len(asking) :]).partition(PROBE)[0]
         return beginning if dialogue.tool_choice == "any" else beginning + dialogue.tool_choice
 
-    def question_tokens(self, question: str, answer_prefix: str) -> Tokens:
-        """Encodes a question and the beginning of its answer; as a user's turn where there is a chat template."""
-        if self._tokenizer.chat_template is None:
+    def question_tokens(self, question: str, answer_prefix: str, wrapper: tuple[str, str] | None = None) -> Tokens:
+        """Encodes a question and the beginning of its answer; as a user's turn where there is a chat template.
+
+        What stands in `wrapper` takes the place of the template; there alone special tokens are what they spell.
+        """
+        if self._tokenizer.chat_template is None and wrapper is None:
             return self.prompt_tokens(question + answer_prefix)
         self._check_unicode(question)
         with self._lock:
-            messages = [{"role": "user", "content": question}]
-            turn = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
-            )
+            if wrapper is not None:
+                before, after = (self._tokenizer(text, add_special_tokens=False).input_ids for text in wrapper)
+                turn = (*before, *self._encode(question, add_special_tokens=False), *after)
+            else:
+                messages = [{"role": "user", "content": question}]
+                turn = self._tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+                )
             return (*turn, *self._encode(answer_prefix, add_special_tokens=False))
+
+    def options_token_ids(self, options: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens that begin each option, and no other one.
+
+        Raises:
+            EngineError: two options begin with the same token.
+        """
+        ids = [self.option_token_ids(option) for option in options]
+        if len(set().union(*ids)) < sum(map(len, ids)):
+            raise EngineError(
+                f"The tokenizer of {self._name} begins two of the options {', '.join(map(repr, options))} with the "
+                "same token; a judge needs to tell them apart by the first.",
+                engine=self._name,
+                request="Score",
+            )
+        return ids
 
     def option_token_ids(self, option: str) -> tuple[int, ...]:
         """All tokens that spell an option: with and without a space before it, and with the bracket after it.
 
-        Raises:
-            EngineError: no single token does.
+        If no single token does, those that it begins with, with and without a space before it.
         """
         if option not in self._options:
             ids = [index for index, text in enumerate(self._vocabulary) if _spells(text, option)]
             if not ids:
+                with self._lock:
+                    spelled = [self._encode(text, add_special_tokens=False) for text in (option, f" {option}")]
+                beginnings = (
+                    next((token for token in tokens if self._says_something(token)), None) for tokens in spelled
+                )
+                ids = sorted({token for token in beginnings if token is not None})
+            if not ids:
                 raise EngineError(
-                    f"{self._name} has no single token for the option {option!r}; a judge needs one for each option.",
+                    f"{self._name} has no token for the option {option!r}; a judge needs one for each option.",
                     engine=self._name,
                     request="Score",
                 )
             self._options[option] = tuple(ids)
         return self._options[option]
+
+    def _says_something(self, token: int) -> bool:
+        return bool(self._vocabulary[token].strip())
+
+    def spelled_out(self, tokens: Sequence[int]) -> list[str]:
+        """Each token as its tokenizer writes it."""
+        return list(self._tokenizer.convert_ids_to_tokens(list(tokens)))
 
     def _encode(self, text: str, *, add_special_tokens: bool = True) -> Tokens:
         self._check_unicode(text)

@@ -38,6 +38,10 @@ CACHE_MARGIN = 200
 CACHE_FACTOR = 3
 """How often prompt, answer and margin fit into the cache of a search: written, judged, and tried."""
 
+JUDGED_FACTOR = 1
+"""How often the questions of one step fit into it where they are longer than that. Both orders share all but their
+ends, so that about half of it is left for the next question and the answer."""
+
 
 class TransformersEngine:
     """Answers requests with a Hugging Face model and tokenizer.
@@ -139,6 +143,11 @@ class TransformersEngine:
         """Whether conversations go through a template of the model's own; else they are put in lines."""
         return self._codec.has_chat_template
 
+    def tokens_of(self, request: Score) -> list[str]:
+        """What a judgement puts before the model, token by token, as its tokenizer writes them."""
+        codec = self._codec
+        return codec.spelled_out(codec.question_tokens(request.question, request.answer_prefix, request.wrapper))
+
     def check_tools(self) -> None:
         """Checks that the model can be offered tools.
 
@@ -224,7 +233,7 @@ class TransformersEngine:
         return self._score_work(request)
 
     def _score_work(self, request: Score) -> ScoreWork:
-        tokens = self._codec.question_tokens(request.question, request.answer_prefix)
+        tokens = self._codec.question_tokens(request.question, request.answer_prefix, request.wrapper)
         if len(tokens) >= self.max_context:
             raise EngineError(
                 f"A judgement of {len(tokens)} tokens exceeds the context of {self.name}, {self.max_context} tokens. "
@@ -232,7 +241,7 @@ class TransformersEngine:
                 engine=self.name,
                 request="Score",
             )
-        return ScoreWork(request, tokens, [self._codec.option_token_ids(option) for option in request.options])
+        return ScoreWork(request, tokens, self._codec.options_token_ids(request.options))
 
     def _advance(self, working: Mapping[Ticket, Work]) -> dict[Ticket, int]:
         """Moves all work one step forward; returns the new positions of each that took part."""
@@ -241,7 +250,11 @@ class TransformersEngine:
             working = {ticket: work for ticket, work in working.items() if work.reply is None}
         for context in dict.fromkeys(work.context for work in working.values()):
             works = [work for work in working.values() if work.context is context]
-            self._tree(context).begin_step(kept=[node for work in works for node in work.stands_at])
+            tree = self._tree(context)
+            tree.begin_step(kept=[node for work in works for node in work.stands_at])
+            num_judged = sum(len(work.tokens) for work in works if isinstance(work, ScoreWork))
+            # Long questions, with examples or documents in them, come again with every judgement.
+            tree.max_tokens = max(tree.max_tokens, JUDGED_FACTOR * num_judged)
         working = self._with_room(working)
         plans = {ticket: work.plan(self._tree(work.context)) for ticket, work in working.items()}
         to_fill: dict[CachedToken, Ticket] = {}
@@ -378,12 +391,14 @@ class TransformersEngine:
     def _tree(self, context: Context) -> PrefixTree:
         """The tree of cached tokens of a conversation, in a row of its own."""
         if context not in self._trees:
-            conversation = self._conversations[context]
-            room = len(conversation.prompt_tokens) + conversation.max_tokens + CACHE_MARGIN
-            self._trees[context] = PrefixTree(CACHE_FACTOR * room)
+            self._trees[context] = PrefixTree(CACHE_FACTOR * self._room(context))
             taken = set(self._rows.values())
             self._rows[context] = next(row for row in itertools.count() if row not in taken)
         return self._trees[context]
+
+    def _room(self, context: Context) -> int:
+        conversation = self._conversations[context]
+        return len(conversation.prompt_tokens) + conversation.max_tokens + CACHE_MARGIN
 
     def _forget_everything(self) -> None:
         """After a forward pass that failed nothing in the cache can be trusted."""

@@ -24,9 +24,9 @@ from langchain_rain.evaluation import demo_world
 from langchain_rain.evaluation.demo_world import Request
 from langchain_rain.evaluation.strategies import Sampled, best_of
 from langchain_rain.files import write_whole
+from langchain_rain.judging import Loaded, open_judge
 from langchain_rain.llms import RainLLM
 from langchain_rain.rubrics import Rubric
-from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.search.protocol import derive_search_seed
 
 
@@ -192,16 +192,16 @@ def render(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _sampling_job(setting: Setting, prompt: str, num_answers: int) -> drivers.Job[Sampled]:
     context = setting.engine.open(prompt, max_tokens=setting.max_tokens)
-    judge = RubricJudge(setting.rubric, context, setting.config.scoring, setting.config.min_option_mass)
+    judging = open_judge(setting.rubric, setting.engine, setting.config, loaded=Loaded(), context=context)
     steps = best_of(
         context,
-        judge,
+        judging.judge,
         prompt,
         num_answers=num_answers,
         temperature=setting.config.temperature,
         seed=derive_search_seed(setting.seed, prompt),
     )
-    return drivers.Job(steps, {context: setting.engine})
+    return drivers.Job(steps, {context: setting.engine, **judging.contexts})
 
 
 def _row(strategy: str, request: Request, answer: str, **figures: Any) -> Row:

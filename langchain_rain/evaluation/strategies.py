@@ -8,6 +8,7 @@ from langchain_rain.search.protocol import (
     Rollout,
     Steps,
     TokenSet,
+    Transcript,
     Verdict,
     ask,
     ask_all,
@@ -34,7 +35,7 @@ def best_of(
     answers: list[TokenSet] = list((yield from ask_all(requests)))
     sampled = []
     for answer in answers:
-        verdict = yield from judge(prompt + answer.text)
+        verdict = yield from judge(Transcript(prompt, answer.text))
         sampled.append(Sampled(answer, verdict))
     return max(sampled, key=lambda each: each.verdict.value)
 

@@ -1,123 +1,146 @@
-"""From a rubric and a transcript to a verdict: text building and arithmetic around `Score`."""
+"""From a rubric and a transcript to a verdict: what is asked, and in which order."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from langchain_rain.rubrics.rubric import ANSWER_PREFIX, LABELS, Criterion, Rubric, render_question
-from langchain_rain.search.protocol import Context, OptionLogprobs, Score, Steps, Verdict, ask, ask_all
+from langchain_rain.rubrics.aggregation import is_open, verdict_of
+from langchain_rain.rubrics.asking import VALUE_OPTIONS, Asked, Finding, Scoring, asked_about, finding, value_of
+from langchain_rain.rubrics.calibration import CALIBRATED_KINDS, CONTENT_FREE, Priors, calibrated, prior_of
+from langchain_rain.rubrics.criteria import AnyCriterion
+from langchain_rain.rubrics.rendering import Template
+from langchain_rain.rubrics.rubric import Rubric
+from langchain_rain.search.protocol import (
+    AppliesTo,
+    Context,
+    OptionLogprobs,
+    Score,
+    Steps,
+    Transcript,
+    Verdict,
+    ask,
+    ask_all,
+)
 
-VALUE_OPTIONS = ("good", "bad")
-"""What a `ValueJudge` asks about."""
-
-Scoring = Literal["binary", "probability"]
-"""How the two orders of the options become a value; see `criterion_value`."""
+BY_COST = (("pattern",), ("callable",), ("question", "yes_no", "scale"), ("guard",))
+"""The kinds of criterion, the cheap ones first; what stands together is asked in one round."""
 
 
 @dataclass(frozen=True, slots=True)
 class RubricJudge:
-    """Judges transcripts by a rubric, asking each criterion in both orders of its options, all in one round.
+    """Judges transcripts by a rubric: cheap criteria first, an expensive one only while the verdict is still open.
 
     Attributes:
         rubric: the criteria.
         context: the conversation of the engine that judges.
+        template: how questions are put where the rubric does not say.
         scoring: "binary" (the reference code of RAIN) or "probability" (graded).
-        min_option_mass: in [0, 1]; with no more probability than this on its options in either order a criterion
-            abstains (value 0, no veto), and with it the verdict, unless another criterion vetoes.
+        min_option_mass: in [0, 1]; with no more probability than this on its options a criterion abstains (value 0, no
+            veto), and with it the verdict, unless another criterion vetoes.
+        contexts: those of criteria that are judged by another engine, functions and guards, by name.
+        priors: what the model prefers without content, filled when it is first needed; None calibrates nothing.
     """
 
     rubric: Rubric
     context: Context
+    template: Template = "plain"
     scoring: Scoring = "binary"
     min_option_mass: float = 0.0
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+    priors: Priors | None = None
 
     @property
     def can_veto(self) -> bool:
         """Whether any criterion is one that may veto."""
         return any(criterion.veto for criterion in self.rubric.criteria)
 
-    def __call__(self, transcript: str) -> Steps[Verdict]:
-        """Judges a transcript in one round."""
-        requests = [
-            self._score(criterion, transcript, is_swapped=is_swapped)
-            for criterion in self.rubric.criteria
-            for is_swapped in (False, True)
-        ]
-        replies: Sequence[OptionLogprobs] = yield from ask_all(requests)
-        return self._verdict(list(zip(replies[::2], replies[1::2], strict=True)))
+    @property
+    def applies_to(self) -> frozenset[AppliesTo]:
+        """What its criteria can judge."""
+        return frozenset(criterion.applies_to for criterion in self.rubric.criteria)
+
+    def __call__(self, transcript: Transcript) -> Steps[Verdict]:
+        """Judges a transcript, in one round for each kind of cost."""
+        applicable = [each for each in self.rubric.criteria if transcript.is_finished or each.applies_to == "prefix"]
+        found: dict[AnyCriterion, Finding] = {}
+        for kinds in BY_COST:
+            criteria = [each for each in applicable if each.kind in kinds]
+            unjudged = [each for each in applicable if each not in found]
+            if criteria and (not found or is_open(self.rubric.aggregate, found, unjudged)):
+                found |= yield from self._find(criteria, transcript)
+        return verdict_of(self.rubric.aggregate, {each: found[each] for each in applicable if each in found})
 
     def guidance(self, verdict: Verdict) -> str:
-        """The good options of the criteria that a draft did not meet; of all, if no one is to blame."""
-        failed = [each.good for each in self.rubric.criteria if verdict.values.get(each.name, 0.0) <= 0]
-        wanted = failed or [criterion.good for criterion in self.rubric.criteria]
-        return "\n".join(["Write your next reply so that all of this is true:", *(f"- {good}" for good in wanted)])
+        """What the criteria want that a draft did not meet; what all of them want, if no one is to blame."""
+        failed = [each for each in self.rubric.criteria if verdict.values.get(each.name, 1.0) <= 0]
+        wishes = [criterion.wish for criterion in failed or self.rubric.criteria]
+        return "\n".join(["Write your next reply so that all of this is true:", *(f"- {wish}" for wish in wishes)])
 
-    def _score(self, criterion: Criterion, transcript: str, *, is_swapped: bool) -> Score:
-        examples = [example for example in self.rubric.examples if example.criterion == criterion.name]
-        question = render_question(criterion, transcript, is_swapped=is_swapped, examples=examples)
-        return Score(self.context, question, ANSWER_PREFIX, LABELS)
+    def asked(self, criterion: AnyCriterion, transcript: Transcript) -> tuple[Asked, ...]:
+        """What is asked about a criterion."""
+        examples = self.rubric.examples_of(criterion.name) if self.rubric.shows_examples else []
+        shown = [(each.transcript, each.is_good) for each in examples]
+        return asked_about(criterion, transcript, self.rubric.template or self.template, shown)
 
-    def _verdict(self, replies: Sequence[tuple[OptionLogprobs, OptionLogprobs]]) -> Verdict:
-        criteria = self.rubric.criteria
-        values, is_abstained = {}, False
-        for criterion, pair in zip(criteria, replies, strict=True):
-            abstains = any(reply.mass <= self.min_option_mass for reply in pair)
-            values[criterion.name] = 0.0 if abstains else criterion_value(*pair, self.scoring)
-            is_abstained |= abstains
-        if any(criterion.veto and values[criterion.name] < 0 for criterion in criteria):
-            return Verdict(-1.0, values, is_vetoed=True)
-        if is_abstained:
-            return Verdict(0.0, values, is_abstained=True)
-        total_weight = sum(criterion.weight for criterion in criteria)
-        mean = sum(criterion.weight * values[criterion.name] for criterion in criteria) / total_weight
-        return Verdict(mean, values)
+    def _find(self, criteria: Sequence[AnyCriterion], transcript: Transcript) -> Steps[dict[AnyCriterion, Finding]]:
+        """What is found about criteria, asked in one round."""
+        if self.priors is not None:
+            yield from self._learn_priors([each for each in criteria if each.kind in CALIBRATED_KINDS], self.priors)
+        replies = yield from self._ask([(each, self.asked(each, transcript)) for each in criteria])
+        return {
+            criterion: self._finding(criterion, transcript, own)
+            for criterion, own in zip(criteria, replies, strict=True)
+        }
+
+    def _finding(self, criterion: AnyCriterion, transcript: Transcript, replies: Sequence[OptionLogprobs]) -> Finding:
+        if any(reply.mass <= self.min_option_mass for reply in replies if criterion.kind != "callable"):
+            return Finding(0.0, min(reply.mass for reply in replies), is_abstained=True)
+        if self.priors is not None and criterion.kind in CALIBRATED_KINDS:
+            replies = calibrated(replies, self.priors[criterion.name])
+        return finding(criterion, transcript, replies, self.scoring)
+
+    def _learn_priors(self, criteria: Sequence[AnyCriterion], priors: Priors) -> Steps[None]:
+        unknown = [each for each in criteria if each.name not in priors]
+        asked = [(criterion, self.asked(criterion, text)) for criterion in unknown for text in CONTENT_FREE]
+        replies = iter((yield from self._ask(asked)))
+        for criterion in unknown:
+            priors[criterion.name] = prior_of(criterion, [next(replies) for _ in CONTENT_FREE])
+
+    def _ask(self, asked: Sequence[tuple[AnyCriterion, tuple[Asked, ...]]]) -> Steps[list[list[OptionLogprobs]]]:
+        """Asks all of it in one round; returns the replies in the same order."""
+        requests = [
+            Score(
+                self.contexts.get(criterion.name, self.context),
+                each.question,
+                each.answer_prefix,
+                each.options,
+                each.wrapper,
+            )
+            for criterion, questions in asked
+            for each in questions
+        ]
+        replies = iter((yield from ask_all(requests)) if requests else ())
+        return [[next(replies) for _ in questions] for _, questions in asked]
 
 
 @dataclass(frozen=True, slots=True)
 class ValueJudge:
     """Judges transcripts by the value that the engine of `context` gives to them (`engines.callables`).
 
-    It asks one `Score` whose question is the transcript; the value is p(good) - p(bad). Without any probability on
-    these two it abstains.
+    It asks one `Score` about prompt and answer; the value is p(good) - p(bad). Without any probability on these two it
+    abstains.
     """
 
     context: Context
 
     can_veto = False
+    applies_to: frozenset[AppliesTo] = frozenset({"prefix"})
 
-    def __call__(self, transcript: str) -> Steps[Verdict]:
+    def __call__(self, transcript: Transcript) -> Steps[Verdict]:
         """Judges a transcript in one round."""
-        reply: OptionLogprobs = yield from ask(Score(self.context, transcript, "", VALUE_OPTIONS))
-        if reply.mass == 0:
-            return Verdict(0.0, is_abstained=True)
-        good, bad = (math.exp(logprob) for logprob in reply.logprobs)
-        return Verdict(good - bad)
+        reply: OptionLogprobs = yield from ask(Score(self.context, transcript.prompt, transcript.answer, VALUE_OPTIONS))
+        found = value_of(reply)
+        return Verdict(found.value, is_abstained=found.is_abstained)
 
     def guidance(self, verdict: Verdict) -> str:
         """All there is to say without criteria."""
         return f"Write a better reply than one that was judged {verdict.value:+.2f} on a scale from -1 to 1."
-
-
-def criterion_value(straight: OptionLogprobs, swapped: OptionLogprobs, scoring: Scoring) -> float:
-    """The value of a criterion in [-1, 1] (RAIN, section 3.2, self-evaluation).
-
-    Args:
-        straight: log probabilities of the labels with the good option first.
-        swapped: the same with the bad option first, which cancels a preference for a label.
-        scoring: "binary" gives an order 1 vote if the good option is the more probable one, so -1, 0 or 1 in all;
-            "probability" takes p(good) / (p(good) + p(bad)) of each order.
-    """
-    margins = (_margin(*straight.logprobs), -_margin(*swapped.logprobs))
-    votes = [float(margin > 0) if scoring == "binary" else _sigmoid(margin) for margin in margins]
-    return 2 * sum(votes) / len(votes) - 1
-
-
-def _margin(first: float, second: float) -> float:
-    """first - second, 0 where they are equal, infinite or not."""
-    return 0.0 if first == second else first - second
-
-
-def _sigmoid(margin: float) -> float:
-    """1 / (1 + exp(-margin)) without overflow."""
-    return 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))

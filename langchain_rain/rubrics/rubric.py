@@ -2,128 +2,259 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from importlib.resources import files
-from typing import Any, Literal, Self
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from langchain_rain.errors import RubricError, describe_mistakes
+from langchain_rain.errors import Mistake, RubricError
+from langchain_rain.functions import name_of_function
+from langchain_rain.quoting import quoted
+from langchain_rain.rubrics.criteria import (
+    AnyCriterion,
+    CallableCriterion,
+    Frozen,
+    mistake,
+)
+from langchain_rain.rubrics.files import Source, names_in_library, read_from_library
+from langchain_rain.rubrics.parameters import Parameter, filled
+from langchain_rain.rubrics.rendering import check_template
+from langchain_rain.search.protocol import Transcript
 
-LABELS = ("A", "B")
-ANSWER_PREFIX = "The answer is: ("
+Aggregate = Literal["mean", "minimum", "product"]
+
+Functions: TypeAlias = Mapping[str, Any]
+"""The functions of callable criteria, by the names of the criteria."""
 
 
-class _Frozen(BaseModel):
-    """Immutable, strict about unknown keys, and raising `RubricError` for every mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            raise RubricError(describe_mistakes(type(self).__name__, error)) from error
-
-
-class Criterion(_Frozen):
-    """One question about a transcript, with a good and a bad answer to choose from.
+class Example(Frozen):
+    """A judged answer: shown to the judge before the one it has to judge, and a test of whoever judges.
 
     Attributes:
-        name: names the criterion in verdicts.
-        instruction: tells the judge what to look at; stands above the transcript.
-        good: the option that speaks for the answer.
-        bad: the option that speaks against it.
-        weight: its share in the value of the rubric, above 0.
-        veto: whether judging it bad (value below 0) rules the answer out, whatever the others say.
+        criterion: the one that it is an example of.
+        prompt: what was asked; without it the response stands alone.
+        response: the answer that was judged.
+        is_good: the judgement.
     """
 
-    name: str = Field(min_length=1)
-    instruction: str = Field(min_length=1)
-    good: str = Field(min_length=1)
-    bad: str = Field(min_length=1)
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    veto: bool = False
+    criterion: str = Field(description="The name of the criterion that it is an example of.")
+    prompt: str = Field(default="", description="What was asked.")
+    response: str = Field(min_length=1, description="The answer that was judged.")
+    is_good: bool = Field(description="Whether the answer is good by this criterion.")
 
-    @model_validator(mode="after")
-    def _check_options_differ(self) -> Self:
-        if self.good == self.bad:
-            raise ValueError(f"good and bad are both {self.good!r}; they must differ")
-        return self
+    @property
+    def transcript(self) -> Transcript:
+        """What is judged."""
+        return transcript_of(self.prompt, self.response)
 
 
-class Example(_Frozen):
-    """A judged transcript that is shown to the judge before the one it has to judge."""
+def transcript_of(prompt: str, response: str) -> Transcript:
+    """The transcript of one turn as `ChatRain` puts it in lines; without a prompt the response alone."""
+    if not prompt:
+        return Transcript("", response)
+    return Transcript(f"Human: {quoted(prompt)}\n\nAssistant:", f" {response}")
 
-    criterion: str
-    transcript: str = Field(min_length=1)
-    is_good: bool
 
-
-class Rubric(_Frozen):
+class Rubric(Frozen):
     """Criteria, examples, and how the values of the criteria become one value.
 
     Attributes:
         name: names the rubric in results.
+        version: of its text; for whoever keeps it.
+        description: what it is for; for whoever reads it.
         criteria: at least one, of distinct names.
-        examples: shown to the judge of the criterion they name.
-        aggregate: "mean" is the mean of the criteria's values by weight.
+        examples: of what the criteria mean.
+        aggregate: "mean" by weight; "minimum", the worst of all; or "product", of the values as shares from 0 to 1,
+            each to the power of its weight.
+        template: how a question is put: "plain", "fenced", or a text with {instruction}, {transcript}, {options} and,
+            if examples are shown, {examples}. None: "fenced" where the judge has a chat template, else "plain".
+        shows_examples: whether a judge is shown the examples of the criterion it judges by.
     """
 
-    name: str = Field(min_length=1)
-    criteria: tuple[Criterion, ...] = Field(min_length=1)
-    examples: tuple[Example, ...] = ()
-    aggregate: Literal["mean"] = "mean"
+    name: str = Field(min_length=1, description="Names the rubric in results.")
+    version: Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, int | float) else given)] = (
+        Field(default="1", description="Of its text; for whoever keeps it.")
+    )
+    description: str = Field(default="", description="What it is for; for whoever reads it.")
+    criteria: tuple[AnyCriterion, ...] = Field(min_length=1, description="What is judged; names must differ.")
+    examples: tuple[Example, ...] = Field(default=(), description="Judged answers, of what the criteria mean.")
+    aggregate: Aggregate = Field(default="mean", description="How the values of the criteria become one.")
+    template: str | None = Field(default=None, description='"plain", "fenced", or a text with the places of the parts.')
+    shows_examples: bool = Field(default=True, description="Whether a judge is shown the examples.")
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
+    def _check_together(self) -> Self:
         names = [criterion.name for criterion in self.criteria]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"criteria have the same name {repeated[0]!r}; names must differ")
-        for example in self.examples:
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise mistake(f"two criteria have the name {name!r}; names must differ", "criteria", number, "name")
+        for number, example in enumerate(self.examples):
+            where = ("examples", number, "criterion")
             if example.criterion not in names:
-                raise ValueError(f"an example names the criterion {example.criterion!r}; there are only {names}")
+                raise mistake(f"there is no criterion {example.criterion!r}; there are {', '.join(names)}", *where)
+        for number, criterion in enumerate(self.criteria):
+            if self.aggregate == "minimum" and criterion.weight != 1:
+                told = f"a weight has no effect where the minimum counts, given {criterion.weight:g}"
+                raise mistake(told, "criteria", number, "weight")
+        if self.template is not None:
+            check_template(self.template, needs_examples=self.shows_examples and bool(self.examples))
         return self
 
+    def __and__(self, other: "Rubric") -> "Rubric":
+        """All criteria of both, of which the worst counts; what they share is judged once.
+
+        Raises:
+            RubricError: two criteria of one name differ, or the rubrics want different templates.
+        """
+        templates = {rubric.template for rubric in (self, other)} - {None}
+        if len(templates) > 1:
+            raise RubricError(f"{self.name} and {other.name} cannot be joined: their templates differ.")
+        together = list(self.criteria)
+        for criterion in other.criteria:
+            same = next((each for each in self.criteria if each.name == criterion.name), None)
+            if same is not None and same != criterion:
+                told = f"each has a criterion {criterion.name!r} of its own; give one of them another name"
+                raise RubricError(f"{self.name} and {other.name} cannot be joined: {told}.")
+            together += [criterion] if same is None else []
+        return Rubric(
+            name=f"{self.name} & {other.name}",
+            description="\n".join(text for text in (self.description, other.description) if text),
+            criteria=tuple(each.model_copy(update={"weight": 1.0}) for each in together),
+            examples=tuple(dict.fromkeys((*self.examples, *other.examples))),
+            aggregate="minimum",
+            template=next(iter(templates), None),
+            shows_examples=self.shows_examples or other.shows_examples,
+        )
+
     @classmethod
-    def load(cls, name: str) -> "Rubric":
-        """Returns a rubric of the library by its name, for example "harmlessness"."""
-        known = cls.names_in_library()
+    def load(cls, name: str, /, **parameters: Any) -> "Rubric":
+        """Returns a rubric of the library by its name, for example "harmlessness".
+
+        Args:
+            name: of the rubric.
+            **parameters: what it leaves open, for example `topic="banking"` of "on_topic".
+
+        Raises:
+            RubricError: there is no such rubric, or a parameter is missing, unknown or not allowed.
+        """
+        known = names_in_library()
         if name not in known:
             raise RubricError(f"There is no rubric {name!r} in the library; it holds {', '.join(known)}.")
-        text = (files("langchain_rain.rubrics") / "library" / f"{name}.yaml").read_text(encoding="utf-8")
-        return cls(**yaml.safe_load(text))
+        data = dict(read_from_library("library", name))
+        return RubricFile(**data).rubric(parameters)
+
+    @classmethod
+    def from_yaml(
+        cls, path_or_text: str | os.PathLike[str], /, *, functions: Functions | None = None, **parameters: Any
+    ) -> "Rubric":
+        """Reads a rubric from a YAML file, or from a text of more than one line.
+
+        Args:
+            path_or_text: the file, or the text.
+            functions: of its callable criteria, by their names.
+            **parameters: what the rubric leaves open.
+
+        Raises:
+            RubricError: it cannot be read, or something in it is not allowed: file, line and key are named.
+        """
+        source = Source.read(path_or_text)
+        try:
+            return RubricFile(**_with_functions(source.data, functions or {})).rubric(parameters)
+        except RubricError as error:
+            raise (source.error(error.mistakes) if error.mistakes else error) from error
+
+    def to_yaml(self) -> str:
+        """The rubric as YAML; `from_yaml` reads the same rubric from it. Parameters are filled in."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        for criterion, dumped in zip(self.criteria, data["criteria"], strict=True):
+            if criterion.kind != "question":
+                dumped["kind"] = criterion.kind
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
     @staticmethod
     def names_in_library() -> list[str]:
         """The names that `load` knows, sorted."""
-        folder = files("langchain_rain.rubrics") / "library"
-        return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        return names_in_library()
 
     @property
     def content_hash(self) -> str:
-        """16 hexadecimal digits that change with anything in the rubric."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=True)
+        """16 hexadecimal digits that change with what the rubric means, and with nothing else.
+
+        Name, version and description do not change it, nor does the order of criteria, nor what is spelled out and
+        would be the same by default.
+        """
+        criteria = [
+            each.model_dump(mode="json") | ({"function": _name_of(each)} if each.kind == "callable" else {})
+            for each in sorted(self.criteria, key=lambda each: each.name)
+        ]
+        content: dict[str, Any] = {"criteria": criteria, "aggregate": self.aggregate, "template": self.template}
+        if len(criteria) == 1 and self.aggregate != "product":
+            content["aggregate"], criteria[0]["weight"] = "mean", 1.0
+        if self.shows_examples:
+            shown = sorted(self.examples, key=lambda example: example.criterion)  # stable: theirs stay in order
+            content["examples"] = [example.model_dump(mode="json") for example in shown]
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    def examples_of(self, criterion: str) -> list[Example]:
+        """The examples of a criterion."""
+        return [example for example in self.examples if example.criterion == criterion]
 
-def render_question(
-    criterion: Criterion, transcript: str, *, is_swapped: bool, examples: Sequence[Example] = ()
-) -> str:
-    """The question put to the judge, up to and with the options; `is_swapped` puts the bad option first.
 
-    The transcript stands in it verbatim. The answer is to be continued from `ANSWER_PREFIX` with one of `LABELS`.
+class RubricFile(Rubric):
+    """What a YAML file holds: a rubric, and the parameters that its texts leave open.
+
+    Attributes:
+        parameters: by name; `{name}` in a text of a criterion or an example stands for the value.
     """
-    shown = "".join(
-        _render_case(criterion, example.transcript, is_swapped=is_swapped)
-        + f"{ANSWER_PREFIX}{LABELS[int(example.is_good == is_swapped)]})\n\n"
-        for example in examples
+
+    parameters: dict[str, Parameter] = Field(
+        default_factory=dict, description="What the texts leave open: {name} in a text stands for the value."
     )
-    return f"{criterion.instruction}\n\n{shown}{_render_case(criterion, transcript, is_swapped=is_swapped)}"
+
+    def rubric(self, values: Mapping[str, Any]) -> Rubric:
+        """The rubric with these values filled in.
+
+        Raises:
+            RubricError: a value is missing, unknown or not allowed; a place in the texts has no parameter.
+        """
+        data = {name: getattr(self, name) for name in Rubric.model_fields}
+        texts = {key: [each.model_dump() for each in data[key]] for key in ("criteria", "examples")}
+        done = filled(texts, self.parameters, values)
+        for criterion, dumped in zip(self.criteria, done["criteria"], strict=True):
+            if isinstance(criterion, CallableCriterion):
+                dumped["function"] = criterion.function
+        return Rubric(**{**data, **done})
 
 
-def _render_case(criterion: Criterion, transcript: str, *, is_swapped: bool) -> str:
-    first, second = (criterion.bad, criterion.good) if is_swapped else (criterion.good, criterion.bad)
-    return f"{transcript}\nOptions:\n({LABELS[0]}) {first}\n({LABELS[1]}) {second}\n"
+def _with_functions(data: Mapping[Any, Any], functions: Functions) -> dict[Any, Any]:
+    """The data with a function in each callable criterion.
+
+    Raises:
+        RubricError: a function is missing, or nothing asks for it.
+    """
+    criteria = data.get("criteria")
+    if not isinstance(criteria, list):
+        return dict(data)
+    done, used = [], set()
+    for number, criterion in enumerate(criteria):
+        if not isinstance(criterion, dict) or criterion.get("kind") != "callable":
+            done.append(criterion)
+            continue
+        name = str(criterion.get("name"))
+        if name not in functions:
+            told = f"no function was given for {name!r}; give it as functions={{{name!r}: ...}}"
+            raise RubricError(told, [Mistake(("criteria", number, "name"), told)])
+        used.add(name)
+        done.append({**criterion, "function": functions[name]})
+    if functions.keys() - used:
+        told = f"no callable criterion has the name {sorted(functions.keys() - used)[0]!r}"
+        raise RubricError(told, [Mistake(("criteria",), told)])
+    return {**data, "criteria": done}
+
+
+def _name_of(criterion: CallableCriterion) -> str:
+    """Names its function; one without a name of its own is told apart by the object that it is."""
+    return name_of_function(criterion.function) or f"{criterion.function!r}"

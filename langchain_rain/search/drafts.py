@@ -56,7 +56,7 @@ def _simulate(search: Search, ordinal: int, verdicts: dict[Node, Verdict]) -> St
         return
     search.grow(root, token_sets)
     child = root.children[-1]
-    verdicts[child] = yield from evaluate(search, child.text)
+    verdicts[child] = yield from evaluate(search, child.text, is_finished=True)
     backup([root, child], verdicts[child].value)
     record_simulation(search, child, NO_ROLLOUT, verdicts[child])
 

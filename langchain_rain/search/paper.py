@@ -25,6 +25,7 @@ from langchain_rain.search.protocol import (
     Steps,
     Tokens,
     TokenSet,
+    Transcript,
     Verdict,
     together,
 )
@@ -73,7 +74,7 @@ def generate(search: Search) -> Steps[SearchResult]:
         while stop_reason is None:
             stop_reason = yield from extend(search)
         yield Round((), ahead=())  # nothing that was asked ahead is of use any more
-        verdict = yield from evaluate(search, search.tree.root.text)
+        verdict = yield from evaluate(search, search.tree.root.text, is_finished=True)
     except BudgetExceededError:
         stop_reason = "budget"
     ended_by_itself = stop_reason not in ("dead_end", "budget")
@@ -107,6 +108,7 @@ def extend(search: Search) -> Steps[StopReason | None]:
     if chosen is None:
         return "dead_end"
     assert chosen.token_set is not None
+    is_satisfied &= chosen.finish_reason is not None or not search.judges_ends
     search.events.append(Committed(chosen.token_set, chosen.value, search.num_simulations - before, is_satisfied))
     search.num_token_sets += 1
     if is_satisfied:
@@ -143,7 +145,7 @@ def accept(search: Search, *, is_above_threshold: bool) -> Steps[tuple[Node | No
     if not search.judge.can_veto and (is_above_threshold or config.accept_value <= -1):
         return ranked[0], is_above_threshold
     for child in ranked:
-        verdict = yield from evaluate(search, child.text)
+        verdict = yield from evaluate(search, child.text, is_finished=child.finish_reason is not None)
         stands = is_above_threshold and child is ranked[0]  # of this one only a veto is asked
         if not verdict.is_vetoed and (stands or verdict.value >= config.accept_value):
             return child, stands or verdict.satisfies(config.accept_value)
@@ -155,8 +157,9 @@ def simulate(search: Search) -> Steps[None]:
     leaf = search.leaf = yield from select(search)
     rollout = yield from roll_out(search, leaf)
     path = search.tree.path_to(leaf)
+    is_finished = (leaf.finish_reason or rollout.finish_reason) is not None
     verdict, embeddings = yield from together(
-        evaluate(search, leaf.text + rollout.text), embed_path(search, path, rollout)
+        evaluate(search, leaf.text + rollout.text, is_finished=is_finished), embed_path(search, path, rollout)
     )
     backup(path, verdict.value)
     _learn_similarity(search, path[1:], embeddings, verdict.value)
@@ -216,11 +219,12 @@ def roll_out(search: Search, leaf: Node) -> Steps[TokenSet]:
     return leaf.rollout
 
 
-def evaluate(search: Search, text: str) -> Steps[Verdict]:
-    """Judges an answer that begins with `text`; the same text is judged once (RAIN, section 3.2)."""
-    if text not in search.verdicts:
-        search.verdicts[text] = yield from search.judge(search.transcript + text)
-    return search.verdicts[text]
+def evaluate(search: Search, text: str, *, is_finished: bool) -> Steps[Verdict]:
+    """Judges an answer that begins with `text`, or is it; the same is judged once (RAIN, section 3.2)."""
+    key = (text, is_finished and search.judges_ends)
+    if key not in search.verdicts:
+        search.verdicts[key] = yield from search.judge(Transcript(search.transcript, text, is_finished))
+    return search.verdicts[key]
 
 
 def embed_path(search: Search, path: Sequence[Node], rollout: TokenSet) -> Steps[Sequence[Any]]:

@@ -103,12 +103,17 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How probable is each of `options` as the continuation of `answer_prefix` in reply to `question`?"""
+    """How probable is each of `options` as the continuation of `answer_prefix` in reply to `question`?
+
+    `wrapper` is what stands before and after the question in place of the model's own chat template, special tokens
+    included: a model that was trained to judge has a form of its own.
+    """
 
     context: Context
     question: str
     answer_prefix: str
     options: tuple[str, ...]
+    wrapper: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +140,57 @@ Request: TypeAlias = Expand | Rollout | Score | Embed
 Reply: TypeAlias = "list[TokenSet] | TokenSet | OptionLogprobs | Vector"
 
 
+AppliesTo: TypeAlias = Literal["prefix", "final"]
+"""What can be judged: any beginning of an answer, or only an answer that has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What a judge reads.
+
+    Attributes:
+        prompt: what stands before the answer, verbatim.
+        answer: the answer so far.
+        is_finished: whether it has ended.
+    """
+
+    prompt: str
+    answer: str
+    is_finished: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a judge thinks of a text.
 
     Attributes:
         value: in [-1, 1]; -1 if a veto fell, 0 if the judge abstains.
-        values: the value of each criterion by name.
+        values: the value of each criterion that was judged, by name.
         is_vetoed: a criterion that may veto found against the text.
         is_abstained: the judge did not choose between its options; satisfies nothing.
+        masses: the least probability, in [0, 1], that a criterion's options had together, by its name.
+        vetoed_by: the criteria that did.
+        abstained: the criteria that did.
     """
 
     value: float
     values: Mapping[str, float] = field(default_factory=dict, hash=False)
     is_vetoed: bool = False
     is_abstained: bool = False
+    masses: Mapping[str, float] = field(default_factory=dict, hash=False)
+    vetoed_by: tuple[str, ...] = ()
+    abstained: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """One line: the value, what is special about it, and each criterion with its own."""
+        special = "vetoed" if self.is_vetoed else "abstained" if self.is_abstained else ""
+        by = ", ".join(self.vetoed_by if self.is_vetoed else self.abstained)
+        head = f"{self.value:+.2f}" + (f" ({special}{f' by {by}' if by else ''})" if special else "")
+        return ": ".join([head, *[", ".join(map(self._describe, self.values))]] if self.values else [head])
+
+    def _describe(self, name: str) -> str:
+        mass = f" (mass {self.masses[name]:.2f})" if name in self.masses else ""
+        return f"{name} " + ("abstained" if name in self.abstained else f"{self.values[name]:+.2f}") + mass
 
     def satisfies(self, accept_value: float) -> bool:
         """Whether this judgement lets a text be given to the caller."""
@@ -224,7 +265,11 @@ class Judge(Protocol):
     def can_veto(self) -> bool:
         """Whether a verdict may be a veto."""
 
-    def __call__(self, transcript: str) -> Steps[Verdict]:
+    @property
+    def applies_to(self) -> frozenset[AppliesTo]:
+        """What its criteria can judge. With "final" among it, only a finished answer is known to satisfy."""
+
+    def __call__(self, transcript: Transcript) -> Steps[Verdict]:
         """Judges a transcript."""
 
     def guidance(self, verdict: Verdict) -> str:
@@ -240,6 +285,22 @@ def ask(request: Request, events: Sequence[Event] = ()) -> Steps[Any]:
     """Asks one request; returns its reply."""
     (reply,) = yield from ask_all((request,), events)
     return reply
+
+
+def observed(part: Steps[T], seen: list[tuple[Request, Any]]) -> Steps[T]:
+    """The same part of a search; all that it asks is appended to `seen` with the reply."""
+    replies: Any = None
+    try:
+        while True:
+            try:
+                asked = part.send(replies)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            replies = yield asked
+            seen += zip(asked.requests, replies, strict=False)
+    finally:
+        part.close()
 
 
 def together(*parts: Steps[Any]) -> Steps[list[Any]]:

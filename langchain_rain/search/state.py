@@ -29,7 +29,7 @@ class Search:
         config: the numbers.
         seed: from which the seeds of all requests are derived.
         transcript: what stands before the answer when it is judged, verbatim.
-        verdicts: judgements so far, by the text of the answer.
+        verdicts: judgements so far, by the text of the answer, and whether it was judged as a finished one.
         satisfied_text: what is committed up to the last commit that was judged well.
         num_satisfied_tokens: how many tokens that is.
         leaf: where the simulation under way has arrived; None between two simulations.
@@ -43,7 +43,7 @@ class Search:
     seed: int
     transcript: str
     tree: Tree = field(default_factory=Tree)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    verdicts: dict[tuple[str, bool], Verdict] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     satisfied_text: str = ""
     num_satisfied_tokens: int = 0
@@ -54,6 +54,11 @@ class Search:
     num_rewinds: int = 0
     num_rewound_tokens: int = 0
     num_token_sets: int = 0
+
+    @property
+    def judges_ends(self) -> bool:
+        """Whether there is a criterion for finished answers, so that no beginning of one is known to satisfy."""
+        return "final" in self.judge.applies_to
 
     def decided(self, root: Node) -> Node | None:
         """The best child of `root` if it is visited and valued enough to be committed without further simulations."""
@@ -82,12 +87,13 @@ class Search:
         )
 
     def rollout_of(self, leaf: Node) -> Rollout:
-        """Asks how the text of `leaf` goes on to the end of a clause."""
+        """Asks how the text of `leaf` goes on to the end of a clause; of the answer, if no less can be judged."""
+        stops_early = "prefix" in self.judge.applies_to
         return Rollout(
             self.context,
             leaf.prefix,
-            until=self.config.rollout_until,
-            max_tokens=self.config.max_rollout_tokens,
+            until=self.config.rollout_until if stops_early else (),
+            max_tokens=self.config.max_rollout_tokens if stops_early else None,
             temperature=self.config.temperature,
             seed=derive_seed(self.seed, Rollout, leaf.prefix, 0),
         )

@@ -13,6 +13,7 @@ from langchain_core.outputs import ChatResult
 from pydantic import PrivateAttr
 
 from langchain_rain import ChatRain, EngineError, UnsatisfiedError, drivers
+from langchain_rain.engines.calling import Calls
 from langchain_rain.engines.chat_model import ChatModelEngine
 from langchain_rain.search.protocol import Expand, Score
 from tests.conformance.listening import graph_of
@@ -326,7 +327,7 @@ def test_one_slow_step_is_the_last_one(slow_at: int) -> None:
             return report
 
     engine = SlowOnce()
-    answer = kitchen_chat(engine, max_seconds=50).begin(PROMPT, PROMPT, None)
+    answer = kitchen_chat(engine, max_seconds=50).begin(PROMPT, PROMPT, None, calls=Calls())
     outcome = drivers.run(answer.job, clock=lambda: now[0])
     assert (outcome.result.stop_reason, outcome.result.is_satisfied) == ("budget", False)
     assert len(engine.asked) == engine.num_asked_then

@@ -1,0 +1,171 @@
+"""From a rubric and an engine to a judge: in which conversations it asks, with whom, and in what form."""
+
+import logging
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from langchain_core.messages import HumanMessage
+
+from langchain_rain import drivers
+from langchain_rain.config import RainConfig
+from langchain_rain.drivers import Job
+from langchain_rain.engines.base import ChatEngine, Engine
+from langchain_rain.engines.callables import CallableEngine
+from langchain_rain.engines.calling import Calls
+from langchain_rain.engines.dialogue import Dialogue
+from langchain_rain.engines.loading import load_engine
+from langchain_rain.errors import EngineError, JudgeAtChanceWarning
+from langchain_rain.rubrics import CallableCriterion, GuardCriterion, Rubric
+from langchain_rain.rubrics.calibration import CALIBRATED_KINDS, Priors
+from langchain_rain.rubrics.evaluate import RubricJudge, ValueJudge
+from langchain_rain.rubrics.rendering import Template
+from langchain_rain.rubrics.worked import is_at_chance, judge_worked_examples
+from langchain_rain.search.protocol import Context, Judge
+
+logger = logging.getLogger(__name__)
+
+Key: TypeAlias = str | int
+"""What an engine was loaded from: a name, or the id of an object, which the engine keeps so that the id stays."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Engines by what they were loaded from, and what was learnt of them; shared by whoever has the same ones.
+
+    Attributes:
+        engines: the engines.
+        tried: engines and rubrics whose worked examples they were tried on.
+        priors: what they prefer without content, by engine, rubric and template.
+    """
+
+    engines: dict[Key, Engine] = field(default_factory=dict)
+    tried: set[tuple[int, str]] = field(default_factory=set)
+    priors: dict[tuple[int, str, str], Priors] = field(default_factory=dict)
+
+    def engine(self, given: Any, argument: Literal["model", "judge", "guard"]) -> Engine:
+        """The engine that was given by name or object."""
+        key = given if isinstance(given, str) else id(given)
+        if key in self.engines:
+            return self.engines[key]
+        engine = load_engine(given, argument)
+        if not isinstance(engine, CallableEngine):  # it costs nothing, and each call may bring a function of its own
+            self.engines[key] = engine
+        return engine
+
+    def priors_of(self, engine: Engine, rubric: Rubric, template: Template) -> Priors:
+        """What is known of an engine's preferences under a rubric, to be filled by whoever asks first."""
+        return self.priors.setdefault((id(engine), rubric.content_hash, rubric.template or template), {})
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """A judge, and the conversations that were opened for it: whoever runs it closes them."""
+
+    judge: Judge
+    contexts: dict[Context, Engine]
+
+
+def open_judge(
+    rubric: Rubric,
+    engine: Engine,
+    config: RainConfig,
+    *,
+    loaded: Loaded,
+    context: Context | None = None,
+    calls: Calls | None = None,
+    max_tokens: int = 1,
+) -> Judging:
+    """Opens all that is needed to judge by a rubric.
+
+    Args:
+        rubric: the criteria; a function that judges goes by its own.
+        engine: who judges, but for the criteria that bring their own judge.
+        config: how questions are scored.
+        loaded: where guards are loaded, and what was learnt of the engine.
+        context: a conversation of the engine that is open; None opens one.
+        calls: on whose behalf it is.
+        max_tokens: of the answers that will be judged, for whoever reserves room.
+    """
+    opened: dict[Context, Engine] = {}
+
+    def opening(of: Engine) -> Context:
+        new = _open(of, calls=calls, max_tokens=max_tokens)
+        opened[new] = of
+        return new
+
+    try:
+        judging = context if context is not None else opening(engine)
+        if isinstance(engine, CallableEngine):
+            return Judging(ValueJudge(judging), opened)
+        contexts = {
+            criterion.name: opening(own)
+            for criterion in rubric.criteria
+            if (own := _own_judge(criterion, loaded)) is not None
+        }
+    except BaseException:
+        drivers.close_contexts(opened)
+        raise
+    template = template_for(engine)
+    judge = RubricJudge(
+        rubric,
+        judging,
+        template=template,
+        scoring=config.scoring,
+        min_option_mass=config.min_option_mass,
+        contexts=contexts,
+        priors=loaded.priors_of(engine, rubric, template) if config.calibrates else None,
+    )
+    return Judging(judge, opened)
+
+
+def warn_if_at_chance(rubric: Rubric, engine: Engine, config: RainConfig, loaded: Loaded) -> None:
+    """Warns if a model of this process judges the rubric's worked examples no better than a coin.
+
+    A guard must not pretend. Each rubric is tried once; a model behind an interface is not: that costs money, and there
+    is `rubric check` for it.
+    """
+    criteria = tuple(each for each in rubric.criteria if each.kind in CALIBRATED_KINDS)
+    examples = tuple(each for each in rubric.examples if each.criterion in {criterion.name for criterion in criteria})
+    is_here = isinstance(engine, ChatEngine) and not engine.writes_whole_messages
+    key = (id(engine), rubric.content_hash)
+    if not is_here or not examples or key in loaded.tried:
+        return
+    loaded.tried.add(key)
+    tried = rubric.model_copy(update={"criteria": criteria, "examples": examples})
+    judging = open_judge(tried, engine, config, loaded=loaded)
+    assert isinstance(judging.judge, RubricJudge)
+    try:
+        judged = drivers.run(Job(judge_worked_examples(judging.judge), judging.contexts)).result
+    except EngineError as error:
+        logger.debug("The examples of %s cannot be judged: %s", rubric.name, error)  # so will be the first answer
+        return
+    if is_at_chance(judged):
+        num_right = sum(each.is_right for each in judged)
+        warnings.warn(
+            f"{engine.name} judges {num_right} of the {len(judged)} worked examples of the rubric {rubric.name!r} "
+            "rightly, no better than a coin: as a guard it would only pretend. Give another model as `judge`, or see "
+            "what is wrong with `langchain-rain rubric check`.",
+            JudgeAtChanceWarning,
+            stacklevel=2,
+        )
+
+
+def template_for(engine: Engine) -> Template:
+    """How questions are put to an engine where the rubric does not say: fenced, where it has a chat template."""
+    return "fenced" if isinstance(engine, ChatEngine) and engine.has_chat_template else "plain"
+
+
+def _own_judge(criterion: Any, loaded: Loaded) -> Engine | None:
+    if isinstance(criterion, CallableCriterion):
+        return CallableEngine(criterion.function)
+    if isinstance(criterion, GuardCriterion) and criterion.model is not None:
+        return loaded.engine(criterion.model, "guard")
+    return None
+
+
+def _open(engine: Engine, *, calls: Calls | None, max_tokens: int) -> Context:
+    """A conversation for judgements, whose questions hold all they need: of the prompt only who asks is told."""
+    if isinstance(engine, ChatEngine | CallableEngine):
+        return engine.open(Dialogue((HumanMessage("?"),), calls=calls), max_tokens=max_tokens)
+    return engine.open("?", max_tokens=max_tokens)
