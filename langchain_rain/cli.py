@@ -14,12 +14,15 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
+from langchain_rain import rubric_commands
 from langchain_rain._version import __version__
 from langchain_rain.config import PRESETS, RainConfig
-from langchain_rain.demo import AnswerRecorder, run_demo, visible
+from langchain_rain.demo import AnswerRecorder, run_demo
 from langchain_rain.engines.loading import DEMO_MODEL, load_engine
 from langchain_rain.errors import EngineError, RainConfigError, RubricError, UnsatisfiedError
 from langchain_rain.llms import RainLLM
+from langchain_rain.quoting import visible
+from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
 from langchain_rain.rubrics import Rubric
 
 SATISFIED, UNSATISFIED, MISTAKE, ENGINE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -39,13 +42,16 @@ app = typer.Typer(
 )
 
 
+app.add_typer(rubric_commands.app, name="rubric")
+
+
 @app.command(epilog=EXIT_CODES)
 def demo(seed: Annotated[int, typer.Option(help="Chooses the requests and all draws.")] = 7) -> None:
     """The bundled model answers ten requests, by ordinary sampling and with RAIN in a LangChain chain.
 
     Takes a minute or two on two cores, and no network.
     """
-    _prepare_for(DEMO_MODEL)
+    prepare_for(DEMO_MODEL)
     run_demo(load_engine(DEMO_MODEL), seed=seed, out=Console(), err=Console(stderr=True))
 
 
@@ -55,7 +61,11 @@ def generate(  # noqa: PLR0913, PLR0917 - one for each option
     model: Annotated[
         str, typer.Option(help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.')
     ] = DEMO_MODEL,
-    rubric: Annotated[str, typer.Option(help=f"One of: {', '.join(Rubric.names_in_library())}.")] = "harmlessness",
+    rubric: Annotated[
+        str, typer.Option(help=f"A YAML file, or one of: {', '.join(Rubric.names_in_library())}.")
+    ] = "harmlessness",
+    parameter: ParameterOption = None,
+    functions: FunctionsOption = None,
     preset: Annotated[
         str | None, typer.Option(help=f"One of: {', '.join(PRESETS)}; without it the default settings.")
     ] = None,
@@ -71,11 +81,11 @@ def generate(  # noqa: PLR0913, PLR0917 - one for each option
     ] = None,
 ) -> None:
     """Continue one prompt with RAIN."""
-    _prepare_for(model)
+    prepare_for(model)
     prompt = _read_standard_input() if prompt == "-" else prompt
     llm = RainLLM(
         model=model,
-        rubric=rubric,
+        rubric=load_rubric(rubric, parameter or (), functions),
         config=RainConfig() if preset is None else RainConfig.preset(preset),
         seed=seed,
         max_tokens=max_tokens,
@@ -177,15 +187,6 @@ def _silence_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-
-def _prepare_for(model: str) -> None:
-    """Sets what torch and Hugging Face's libraries read from the environment when they are imported."""
-    if model == DEMO_MODEL:
-        # Its matrices are so small that a second thread only waits, which on shared cores takes many times as long.
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if model == DEMO_MODEL or os.path.isdir(model):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub is not asked about a model that is here
 
 
 def _read_standard_input() -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -26,6 +25,7 @@ from langchain_rain.evaluation.demo_world import Kind, Request, as_prompt, is_ha
 from langchain_rain.evaluation.strategies import sample
 from langchain_rain.judging import Loaded, open_judge
 from langchain_rain.llms import RainLLM
+from langchain_rain.quoting import visible
 from langchain_rain.rubrics import Rubric
 from langchain_rain.search.protocol import Context, Steps, TokenSet, Transcript, Verdict, derive_search_seed
 
@@ -210,18 +210,6 @@ def summarise(vanilla: Sequence[Answer], rain: Sequence[Answer], vanilla_seconds
 def _num_helpful(answers: Sequence[Answer]) -> str:
     benign = [answer for answer in answers if answer.request.is_benign]
     return f"{sum(answer.is_good for answer in benign)}/{len(benign)}"
-
-
-def visible(text: str) -> str:
-    """`text` with control characters as escapes, so that what a model writes cannot drive the terminal."""
-    return "".join(
-        character if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs") else _escape(character)
-        for character in text
-    )
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def _run_all(engine: Engine, given: Sequence[T], make: Callable[[Context, T], Steps[Any]]) -> list[Outcome[Any]]:

@@ -97,7 +97,12 @@ class JudgeAtChanceWarning(UserWarning):
 
 def describe_mistakes(what: str, error: ValidationError) -> str:
     """Says in one line what is wrong with `what`: each key, what is allowed there, and the value given."""
-    return f"{what} is not valid: {'; '.join(map(str, mistakes_in(error)))}."
+    return told_of(what, mistakes_in(error))
+
+
+def told_of(what: str, mistakes: Sequence[Mistake]) -> str:
+    """Says in one line what is wrong with `what`."""
+    return f"{what} is not valid: {'; '.join(map(str, mistakes))}."
 
 
 def mistakes_in(error: ValidationError) -> list[Mistake]:

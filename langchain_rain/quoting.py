@@ -39,6 +39,9 @@ _HANGING = re.compile(f"[{_JOINERS}\ufe00-\ufe0f\u180b-\u180d\u180f]+")  # joine
 _IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2065\u3164\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]")
 
 
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def quoted(text: str, *, is_line_start: bool = False) -> str:
     """`text` with every line that would begin a turn, or a part of a question, marked as a quotation.
 
@@ -152,3 +155,17 @@ def _edited(text: str, edits: Sequence[tuple[int, int, str]]) -> str:
         parts += [text[done:start], new]
         done = end
     return "".join([*parts, text[done:]])
+
+
+def visible(text: str) -> str:
+    """`text` with what could drive a terminal as escapes: control characters, and those that turn the direction."""
+    return "".join(_escape(character) if _drives(character) else character for character in text)
+
+
+def _drives(character: str) -> bool:
+    is_control = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
+    return is_control or character in _DIRECTIONS
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()

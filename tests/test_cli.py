@@ -19,10 +19,11 @@ import pytest
 from rich.console import Console
 from transformers.utils import logging as progress_bars
 
-from langchain_rain import EngineError, __version__, cli
-from langchain_rain.demo import CONFIG, NUM_BENIGN, NUM_HARMFUL, run_demo, visible
+from langchain_rain import EngineError, __version__, cli, rubric_commands
+from langchain_rain.demo import CONFIG, NUM_BENIGN, NUM_HARMFUL, run_demo
 from langchain_rain.engines.loading import demo_model_path
 from langchain_rain.engines.scripted import ScriptedEngine
+from langchain_rain.quoting import visible
 from langchain_rain.search.protocol import Expand, OptionLogprobs, Rollout, Score, TokenSet
 from tests.test_llms import tiny_engine
 
@@ -358,12 +359,12 @@ def test_the_demo_stands_on_standard_output(
 def test_a_small_model_that_is_here_needs_one_thread_and_no_hub() -> None:
     for name in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS"):
         os.environ.pop(name, None)
-    cli._prepare_for("some/model")
+    rubric_commands.prepare_for("some/model")
     assert "HF_HUB_OFFLINE" not in os.environ
-    cli._prepare_for("demo")
+    rubric_commands.prepare_for("demo")
     assert (os.environ["HF_HUB_OFFLINE"], os.environ["OMP_NUM_THREADS"]) == ("1", "1")
     os.environ.update(HF_HUB_OFFLINE="0", OMP_NUM_THREADS="4")
-    cli._prepare_for("demo")
+    rubric_commands.prepare_for("demo")
     assert (os.environ["HF_HUB_OFFLINE"], os.environ["OMP_NUM_THREADS"]) == ("0", "4")
 
 
@@ -402,6 +403,7 @@ def test_the_demo_of_the_bundled_model_is_harmless_and_takes_less_than_three_min
         ("\x1b[2J\x07\x00\r", "\\x1b[2J\\x07\\x00\\r"),
         ("\x9b31m\x7f", "\\x9b31m\\x7f"),
         ("\ud800", "\\ud800"),
+        ("a\u202eb\u2066", "a\\u202eb\\u2066"),
     ],
 )
 def test_control_characters_are_shown_as_escapes(text: str, shown: str) -> None:

@@ -331,18 +331,18 @@ EXAMPLES = tuple(
 )
 
 
-def worked(says_good: Any, *, shows_examples: bool = True) -> tuple[list[bool], list[str]]:
+def worked(says_good: Any) -> tuple[list[bool], list[str]]:
     """Which examples a judge gets right that says of each whether it is good, and what it was asked."""
 
     def score(request: Score) -> OptionLogprobs:
-        judged = request.question.rpartition("?\n\n" if not shows_examples else "\n\n")[2]
+        judged = request.question.rpartition("\n\n")[2]
         is_good = says_good(judged)
         first_is_good = "(A) Yes." in judged or "Question" in judged
         return reply(1, 0) if is_good == first_is_good else reply(0, 1)
 
     engine = ScriptedEngine(score=score)
     context = engine.open("", max_tokens=1)
-    rubric = Rubric(name="mine", criteria=(KIND, BRIEF), examples=EXAMPLES, shows_examples=shows_examples)
+    rubric = Rubric(name="mine", criteria=(KIND, BRIEF), examples=EXAMPLES)
     judged = run(Job(judge_worked_examples(RubricJudge(rubric, context)), {context: engine})).result
     assert [each.example for each in judged] == list(EXAMPLES)
     return [each.is_right for each in judged], [each.question for each in engine.asked if isinstance(each, Score)]

@@ -92,7 +92,7 @@ def test_options_that_are_the_same_are_refused() -> None:
 
 
 def test_a_mistake_inside_a_rubric_is_a_rubric_error_that_names_where() -> None:
-    with pytest.raises(RubricError, match=r"^Rubric is not valid: criteria\.0\.question\.weight: ") as caught:
+    with pytest.raises(RubricError, match=r"^Rubric is not valid: criteria\.0\.weight: ") as caught:
         Rubric(name="mine", criteria=as_read_from_yaml([{**VALID, "weight": 0}]))
     assert isinstance(caught.value, RainError)
     assert isinstance(caught.value, ValueError)
@@ -240,7 +240,8 @@ def test_a_template_that_lacks_something_is_refused(template: str, told: str) ->
 
 
 def test_a_template_needs_no_place_for_examples_that_are_not_shown() -> None:
-    given = {**dict(MINE), "template": "{instruction}{transcript}{options}", "shows_examples": False}
+    quiet = KIND.model_copy(update={"shows_examples": False})
+    given = {**dict(MINE), "template": "{instruction}{transcript}{options}", "criteria": (quiet, TRUE)}
     assert Rubric(**given).template == given["template"]
 
 
@@ -283,7 +284,7 @@ def test_the_hash_does_not_change_with_what_means_the_same(change: dict[str, Any
         {"template": "fenced"},
         {"examples": ()},
         {"examples": (Example(criterion="kind", prompt="Hello", response="Hi", is_good=False),)},
-        {"shows_examples": False},
+        {"criteria": (KIND.model_copy(update={"shows_examples": False}), TRUE)},
     ],
 )
 def test_the_hash_changes_with_what_means_something_else(change: dict[str, Any]) -> None:
@@ -291,7 +292,7 @@ def test_the_hash_changes_with_what_means_something_else(change: dict[str, Any])
 
 
 def test_examples_that_are_not_shown_mean_nothing_to_the_judge() -> None:
-    hidden = MINE.model_copy(update={"shows_examples": False})
+    hidden = MINE.model_copy(update={"criteria": (KIND.model_copy(update={"shows_examples": False}), TRUE)})
     assert hidden.model_copy(update={"examples": ()}).content_hash == hidden.content_hash
 
 
@@ -369,8 +370,8 @@ def test_a_rubric_is_read_from_a_text_and_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("veto: true", "vetto: true", r"<text>, line 12: criteria\.1\.pattern\.vetto: Extra inputs"),
-        ("veto: true", "veto: perhaps", r"line 12: criteria\.1\.pattern\.veto: .*given 'perhaps'"),
+        ("veto: true", "vetto: true", r"<text>, line 12: criteria\.1\.vetto: Extra inputs"),
+        ("veto: true", "veto: perhaps", r"line 12: criteria\.1\.veto: .*given 'perhaps'"),
         ("name: no_refund", "name: no_promise", r"line 9: criteria\.1\.name: two criteria have the name 'no_promise'"),
         (
             "bad: It promises a refund.",
@@ -523,6 +524,8 @@ def test_a_value_is_data() -> None:
         ("{topic}", "{topc}", r"line 3: parameters\.topc: a text has the place \{topc\}|parameters"),
         ("{topic}", "it", r"line 3: parameters\.topic: no text has the place \{topic\}"),
         ("type: documents", "type: numbers", r"line 6: parameters\.documents\.type"),
+        ("  tone:", "  functions:", r"line 4: parameters\.functions: a name of letters"),
+        ("  tone:", "  a tone:", r"line 4: parameters\.a tone: a name of letters"),
     ],
 )
 def test_places_and_parameters_belong_together(old: str, new: str, told: str) -> None:
@@ -593,7 +596,6 @@ def rubrics(draw: st.DrawFn) -> Rubric:
         criteria=found,
         examples=tuple(examples),
         aggregate=draw(st.sampled_from(["mean", "product"])),
-        shows_examples=draw(st.booleans()),
     )
 
 
@@ -609,12 +611,12 @@ def test_any_rubric_comes_back_from_yaml_with_its_hash(rubric: Rubric) -> None:
 @given(rubrics(), rubrics())
 def test_the_hash_differs_if_what_a_judge_is_told_differs(first: Rubric, second: Rubric) -> None:
     def meaning(rubric: Rubric) -> Any:
-        shown = [each for name in sorted({c.name for c in rubric.criteria}) for each in rubric.examples_of(name)]
+        shown = [each for c in sorted(rubric.criteria, key=lambda c: c.name) for each in rubric.shown_examples(c)]
         weighed = rubric.criteria
         if len(weighed) == 1 and rubric.aggregate == "mean":
             weighed = (weighed[0].model_copy(update={"weight": 1.0}),)
         aggregate = "mean" if len(weighed) == 1 and rubric.aggregate == "mean" else rubric.aggregate
-        return frozenset(weighed), aggregate, rubric.template, tuple(shown) if rubric.shows_examples else None
+        return frozenset(weighed), aggregate, rubric.template, tuple(shown)
 
     assert (meaning(first) == meaning(second)) == (first.content_hash == second.content_hash)
 

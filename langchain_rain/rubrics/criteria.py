@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from langchain_rain.errors import Mistake, RubricError, describe_mistakes, mistakes_in
+from langchain_rain.errors import Mistake, RubricError, mistakes_in, told_of
 from langchain_rain.rubrics.files import names_in_library, read_from_library
 from langchain_rain.search.protocol import AppliesTo
 
@@ -42,7 +42,14 @@ class Frozen(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise RubricError(describe_mistakes(type(self).__name__, error), mistakes_in(error)) from error
+            mistakes = [Mistake(_without_kind(each.key), each.message) for each in mistakes_in(error)]
+            raise RubricError(told_of(type(self).__name__, mistakes), mistakes) from error
+
+
+def _without_kind(key: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The path of a mistake in a rubric without the kind of the criterion, which pydantic puts behind its index."""
+    is_inside = len(key) > 3 and key[0] == "criteria" and isinstance(key[1], int)
+    return (*key[:2], *key[3:]) if is_inside else key
 
 
 def mistake(message: str, *key: str | int) -> RubricError:
@@ -68,13 +75,18 @@ class _Criterion(Frozen):
         description='"prefix": any beginning of an answer can be judged; "final": only all of it.',
     )
 
-    @property
-    def wish(self) -> str:
-        """What is true of a good answer, as a writer can be told."""
-        return f"It passes the check {self.name!r}."
+
+class _AskedCriterion(_Criterion):
+    """What those have that a model is asked about in a form of ours.
+
+    Attributes:
+        shows_examples: whether the model is shown the rubric's examples of it before it judges.
+    """
+
+    shows_examples: bool = Field(default=True, description="Whether a judge is shown the examples of it.")
 
 
-class Criterion(_Criterion):
+class Criterion(_AskedCriterion):
     """A model chooses between a good and a bad option; both orders are asked, which cancels a preference for a letter.
 
     Attributes:
@@ -105,7 +117,7 @@ def _yes_or_no(given: Any) -> Any:
     return {True: "yes", False: "no"}[given] if isinstance(given, bool) else given
 
 
-class YesNoCriterion(_Criterion):
+class YesNoCriterion(_AskedCriterion):
     """A model answers a question with yes or no.
 
     Attributes:
@@ -131,7 +143,7 @@ class YesNoCriterion(_Criterion):
         return f"The answer to this question about it is {self.good}: {self.question}"
 
 
-class ScaleCriterion(_Criterion):
+class ScaleCriterion(_AskedCriterion):
     """A model rates from 1 to 5; the mean of its distribution is the value, 1 as -1 and 5 as 1.
 
     Attributes:
@@ -165,11 +177,13 @@ class PatternCriterion(_Criterion):
     Attributes:
         must_match: what a good answer matches; judges finished answers by default.
         must_not_match: what a good answer does not match anywhere.
+        good: what is true of a good answer, in words for whoever is to write one.
     """
 
     kind: Literal["pattern"] = Field(default="pattern", description="A regular expression for the answer.")
     must_match: str | None = Field(default=None, description="What a good answer matches.")
     must_not_match: str | None = Field(default=None, description="What a good answer does not match anywhere.")
+    good: str = Field(default="", description="What is true of a good answer, in words.")
 
     @model_validator(mode="before")
     @classmethod
@@ -197,7 +211,9 @@ class PatternCriterion(_Criterion):
 
     @property
     def wish(self) -> str:
-        """The expression."""
+        """What is true of a good answer, in words if there are any."""
+        if self.good:
+            return self.good
         wanted = "matches" if self.must_match is not None else "does not match"
         return f"It {wanted} the regular expression {self.pattern}"
 
@@ -218,10 +234,17 @@ class CallableCriterion(_Criterion):
 
     Attributes:
         function: takes a text, prompt and answer; its attribute `answer` is the answer alone.
+        good: what is true of a good answer, in words for whoever is to write one.
     """
 
     kind: Literal["callable"] = Field(default="callable", description="A function, given to from_yaml by name.")
     function: SkipJsonSchema[SkipValidation[JudgeFunction]] = Field(exclude=True, repr=False)
+    good: str = Field(default="", description="What is true of a good answer, in words.")
+
+    @property
+    def wish(self) -> str:
+        """What is true of a good answer, in words if there are any."""
+        return self.good or f"It passes the check {self.name!r}."
 
     @model_validator(mode="after")
     def _check_function(self) -> Self:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from langchain_rain.rubrics.aggregation import is_open, verdict_of
-from langchain_rain.rubrics.asking import VALUE_OPTIONS, Asked, Finding, Scoring, asked_about, finding, value_of
+from langchain_rain.rubrics.asking import VALUE_OPTIONS, Finding, Scoring, asked_about, finding, value_of
 from langchain_rain.rubrics.calibration import CALIBRATED_KINDS, CONTENT_FREE, Priors, calibrated, prior_of
 from langchain_rain.rubrics.criteria import AnyCriterion
 from langchain_rain.rubrics.rendering import Template
@@ -75,17 +75,20 @@ class RubricJudge:
         wishes = [criterion.wish for criterion in failed or self.rubric.criteria]
         return "\n".join(["Write your next reply so that all of this is true:", *(f"- {wish}" for wish in wishes)])
 
-    def asked(self, criterion: AnyCriterion, transcript: Transcript) -> tuple[Asked, ...]:
-        """What is asked about a criterion."""
-        examples = self.rubric.examples_of(criterion.name) if self.rubric.shows_examples else []
-        shown = [(each.transcript, each.is_good) for each in examples]
-        return asked_about(criterion, transcript, self.rubric.template or self.template, shown)
+    def requests_about(self, criterion: AnyCriterion, transcript: Transcript) -> tuple[Score, ...]:
+        """All that is asked about a criterion."""
+        shown = [(each.transcript, each.is_good) for each in self.rubric.shown_examples(criterion)]
+        context = self.contexts.get(criterion.name, self.context)
+        return tuple(
+            Score(context, asked.question, asked.answer_prefix, asked.options, asked.wrapper)
+            for asked in asked_about(criterion, transcript, self.rubric.template or self.template, shown)
+        )
 
     def _find(self, criteria: Sequence[AnyCriterion], transcript: Transcript) -> Steps[dict[AnyCriterion, Finding]]:
         """What is found about criteria, asked in one round."""
         if self.priors is not None:
             yield from self._learn_priors([each for each in criteria if each.kind in CALIBRATED_KINDS], self.priors)
-        replies = yield from self._ask([(each, self.asked(each, transcript)) for each in criteria])
+        replies = yield from _ask_in_one_round([self.requests_about(each, transcript) for each in criteria])
         return {
             criterion: self._finding(criterion, transcript, own)
             for criterion, own in zip(criteria, replies, strict=True)
@@ -100,26 +103,10 @@ class RubricJudge:
 
     def _learn_priors(self, criteria: Sequence[AnyCriterion], priors: Priors) -> Steps[None]:
         unknown = [each for each in criteria if each.name not in priors]
-        asked = [(criterion, self.asked(criterion, text)) for criterion in unknown for text in CONTENT_FREE]
-        replies = iter((yield from self._ask(asked)))
+        asked = [self.requests_about(criterion, text) for criterion in unknown for text in CONTENT_FREE]
+        replies = iter((yield from _ask_in_one_round(asked)))
         for criterion in unknown:
             priors[criterion.name] = prior_of(criterion, [next(replies) for _ in CONTENT_FREE])
-
-    def _ask(self, asked: Sequence[tuple[AnyCriterion, tuple[Asked, ...]]]) -> Steps[list[list[OptionLogprobs]]]:
-        """Asks all of it in one round; returns the replies in the same order."""
-        requests = [
-            Score(
-                self.contexts.get(criterion.name, self.context),
-                each.question,
-                each.answer_prefix,
-                each.options,
-                each.wrapper,
-            )
-            for criterion, questions in asked
-            for each in questions
-        ]
-        replies = iter((yield from ask_all(requests)) if requests else ())
-        return [[next(replies) for _ in questions] for _, questions in asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +131,10 @@ class ValueJudge:
     def guidance(self, verdict: Verdict) -> str:
         """All there is to say without criteria."""
         return f"Write a better reply than one that was judged {verdict.value:+.2f} on a scale from -1 to 1."
+
+
+def _ask_in_one_round(asked: Sequence[Sequence[Score]]) -> Steps[list[list[OptionLogprobs]]]:
+    """Asks all of it; returns the replies in the same order."""
+    requests = [request for each in asked for request in each]
+    replies = iter((yield from ask_all(requests)) if requests else ())
+    return [[next(replies) for _ in each] for each in asked]

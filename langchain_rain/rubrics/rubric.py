@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from langchain_rain.errors import Mistake, RubricError
 from langchain_rain.functions import name_of_function
@@ -24,6 +24,13 @@ from langchain_rain.rubrics.rendering import check_template
 from langchain_rain.search.protocol import Transcript
 
 Aggregate = Literal["mean", "minimum", "product"]
+
+Version: TypeAlias = Annotated[
+    str,
+    BeforeValidator(lambda given: str(given) if isinstance(given, int | float) else given),
+    WithJsonSchema({"type": ["string", "number"]}),
+]
+"""A text, or a number as YAML reads 1.2."""
 
 Functions: TypeAlias = Mapping[str, Any]
 """The functions of callable criteria, by the names of the criteria."""
@@ -70,19 +77,15 @@ class Rubric(Frozen):
             each to the power of its weight.
         template: how a question is put: "plain", "fenced", or a text with {instruction}, {transcript}, {options} and,
             if examples are shown, {examples}. None: "fenced" where the judge has a chat template, else "plain".
-        shows_examples: whether a judge is shown the examples of the criterion it judges by.
     """
 
     name: str = Field(min_length=1, description="Names the rubric in results.")
-    version: Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, int | float) else given)] = (
-        Field(default="1", description="Of its text; for whoever keeps it.")
-    )
+    version: Version = Field(default="1", description="Of its text; for whoever keeps it.")
     description: str = Field(default="", description="What it is for; for whoever reads it.")
     criteria: tuple[AnyCriterion, ...] = Field(min_length=1, description="What is judged; names must differ.")
     examples: tuple[Example, ...] = Field(default=(), description="Judged answers, of what the criteria mean.")
     aggregate: Aggregate = Field(default="mean", description="How the values of the criteria become one.")
     template: str | None = Field(default=None, description='"plain", "fenced", or a text with the places of the parts.')
-    shows_examples: bool = Field(default=True, description="Whether a judge is shown the examples.")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -99,7 +102,7 @@ class Rubric(Frozen):
                 told = f"a weight has no effect where the minimum counts, given {criterion.weight:g}"
                 raise mistake(told, "criteria", number, "weight")
         if self.template is not None:
-            check_template(self.template, needs_examples=self.shows_examples and bool(self.examples))
+            check_template(self.template, needs_examples=any(self.shown_examples(each) for each in self.criteria))
         return self
 
     def __and__(self, other: "Rubric") -> "Rubric":
@@ -125,7 +128,6 @@ class Rubric(Frozen):
             examples=tuple(dict.fromkeys((*self.examples, *other.examples))),
             aggregate="minimum",
             template=next(iter(templates), None),
-            shows_examples=self.shows_examples or other.shows_examples,
         )
 
     @classmethod
@@ -192,15 +194,16 @@ class Rubric(Frozen):
         content: dict[str, Any] = {"criteria": criteria, "aggregate": self.aggregate, "template": self.template}
         if len(criteria) == 1 and self.aggregate != "product":
             content["aggregate"], criteria[0]["weight"] = "mean", 1.0
-        if self.shows_examples:
-            shown = sorted(self.examples, key=lambda example: example.criterion)  # stable: theirs stay in order
-            content["examples"] = [example.model_dump(mode="json") for example in shown]
+        shown = [self.shown_examples(each) for each in sorted(self.criteria, key=lambda each: each.name)]
+        content["examples"] = [[example.model_dump(mode="json") for example in each] for each in shown]
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
-    def examples_of(self, criterion: str) -> list[Example]:
-        """The examples of a criterion."""
-        return [example for example in self.examples if example.criterion == criterion]
+    def shown_examples(self, criterion: AnyCriterion) -> list[Example]:
+        """The examples that a model is shown before it judges by a criterion."""
+        if not getattr(criterion, "shows_examples", False):
+            return []
+        return [example for example in self.examples if example.criterion == criterion.name]
 
 
 class RubricFile(Rubric):
@@ -213,6 +216,14 @@ class RubricFile(Rubric):
     parameters: dict[str, Parameter] = Field(
         default_factory=dict, description="What the texts leave open: {name} in a text stands for the value."
     )
+
+    @model_validator(mode="after")
+    def _check_names_of_parameters(self) -> Self:
+        for name in self.parameters:
+            if not name.isidentifier() or name == "functions":
+                told = f"a name of letters, digits and _, other than functions, is allowed, given {name!r}"
+                raise mistake(told, "parameters", name)
+        return self
 
     def rubric(self, values: Mapping[str, Any]) -> Rubric:
         """The rubric with these values filled in.

@@ -54,7 +54,8 @@ def _without(judge: RubricJudge, example: Example) -> RubricJudge:
     alone = rubric.model_copy(
         update={
             "criteria": tuple(each for each in rubric.criteria if each.name == example.criterion),
-            "examples": tuple(each for each in rubric.examples if each is not example),
+            "examples": tuple(each for each in rubric.examples if each.transcript != example.transcript),
+            "aggregate": "mean",  # the value of one criterion is its own
         }
     )
     return replace(judge, rubric=alone)
