@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 CORE := langchain_rain/search/*,langchain_rain/rubrics/*,langchain_rain/drivers.py,langchain_rain/budget.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check demo-eval bench demo-model clean
+.PHONY: help venv demo test check demo-eval rubric-eval bench demo-model rubric-schema clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,17 @@ check: venv  ## style, types and import contracts
 
 demo-eval: venv  ## what RAIN gains on the demo's questions (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m langchain_rain.evaluation.demo_eval --out benchmarks/results/demo_eval.json
+
+rubric-eval: venv  ## how well the demo model judges its three rubrics, and what several at once do (minutes)
+	for rubric in harmlessness politeness contact_details; do \
+	  $(BIN)/python benchmarks/demo_rubric_cases.py --rubric $$rubric --num 300 --out benchmarks/results/cases_$$rubric.jsonl && \
+	  $(BIN)/langchain-rain rubric check $$rubric --examples benchmarks/results/cases_$$rubric.jsonl \
+	    --json benchmarks/results/rubric_check_$$rubric.json || exit 1; \
+	done
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/several_rubrics.py --out benchmarks/results/several_rubrics.json
+
+rubric-schema: venv  ## the JSON Schema of rubrics, after a change of theirs
+	$(BIN)/python scripts/rubric_schema.py
 
 bench: venv  ## cost and speed against plain sampling; one thread, as idle ones that spin would slow either side at random
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/against_vanilla.py --out benchmarks/results/against_vanilla.json

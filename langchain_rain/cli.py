@@ -19,7 +19,13 @@ from langchain_rain._version import __version__
 from langchain_rain.config import PRESETS, RainConfig
 from langchain_rain.demo import AnswerRecorder, run_demo
 from langchain_rain.engines.loading import DEMO_MODEL, load_engine
-from langchain_rain.errors import EngineError, RainConfigError, RubricError, UnsatisfiedError
+from langchain_rain.errors import (
+    EngineError,
+    JudgeAtChanceWarning,
+    RainConfigError,
+    RubricError,
+    UnsatisfiedError,
+)
 from langchain_rain.llms import RainLLM
 from langchain_rain.quoting import visible
 from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
@@ -131,7 +137,10 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns its exit code; what went wrong stands on standard error, in one line."""
     try:
-        return _exit_code_of(lambda: app(arguments, prog_name="langchain-rain"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", JudgeAtChanceWarning)
+            warnings.showwarning = _tell_warning
+            return _exit_code_of(lambda: app(arguments, prog_name="langchain-rain"))
     except OSError as error:
         _give_up(sys.stdout)
         return _fail(f"The output cannot be written: {error.strerror or error}.", MISTAKE)
@@ -154,6 +163,10 @@ def _exit_code_of(command: Callable[[], Any]) -> int:
         print("\nStopped.", file=sys.stderr)
     sys.stdout.flush()
     return code
+
+
+def _tell_warning(message: Warning | str, *_: Any) -> None:
+    _fail(f"Warning: {message}", SATISFIED)
 
 
 def _fail(message: str, code: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 from rich.console import Console
@@ -75,6 +75,14 @@ FunctionsOption = Annotated[
         metavar="MODULE", help="A Python module, which is run; it holds the functions of callable criteria by name."
     ),
 ]
+
+
+@runtime_checkable
+class ShowsJudgements(Protocol):
+    """An engine that can say what exactly a judgement puts before its model."""
+
+    def shown_to_model(self, request: Score) -> tuple[str, list[str]]:
+        """As text, special tokens included, and token by token."""
 
 
 @app.command(epilog=EXIT_CODES)
@@ -195,12 +203,14 @@ def _asked(
             yield Text("a function is given:", "dim")
         elif len(requests) > 1:
             yield Text(f"order {number} of {len(requests)}:", "dim")
-        before, after = request.wrapper or ("", "")
-        yield Text(visible(f"{before}{request.question}{after}{request.answer_prefix}"))
-        tokens_of = getattr(judging.contexts[request.context], "tokens_of", None)
-        if tokens_of is not None:
-            tokens = tokens_of(request)
+        engine = judging.contexts[request.context]
+        if isinstance(engine, ShowsJudgements):
+            text, tokens = engine.shown_to_model(request)
+            yield Text(visible(text))
             yield Text(f"{len(tokens)} tokens: {visible(' '.join(tokens))}", "dim")
+        else:
+            before, after = request.wrapper or ("", "")
+            yield Text(visible(f"{before}{request.question}{after}{request.answer_prefix}"))
         yield Text(_reply_told(request, replies[request]))
 
 

@@ -56,9 +56,15 @@ class Terminal(io.StringIO):
         return True
 
 
+UNTRIED = ["--rubric", "answer_language", "--parameter", "language=English"]
+"""A rubric without examples, so that no judge is tried on them."""
+
+
 def generate(*arguments: str, model: str, seed: int = 1, preset: Sequence[str] = ("--preset", "paper")) -> int:
     """Runs `generate` for three tokens. The paper's preset knows no abstaining: a judgement of 0 is good enough."""
     settings = ["--model", model, "--max-tokens", "3", "--seed", str(seed), *preset]
+    if "--rubric" not in arguments:
+        settings += UNTRIED
     return cli.run(["generate", PROMPT, *settings, *arguments])
 
 
@@ -83,6 +89,22 @@ def test_the_answer_stands_on_standard_output_and_the_summary_on_standard_error(
         one_line(err),
     )
     assert code == (1 if err.startswith("not") else 0)
+
+
+def test_a_judge_at_chance_is_told_in_one_line(tiny_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    generate("--rubric", "harmlessness", model=tiny_folder)
+    warning, _ = capsys.readouterr().err.splitlines()
+    assert re.match(r"langchain-rain: Warning: .* judges \d of the 8 worked examples of the rubric 'harmless", warning)
+
+
+def test_a_rubric_may_be_a_file(tiny_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ncriteria:\n- {name: p, kind: pattern, must_not_match: x}\n", encoding="utf-8")
+    generate("--json", "--rubric", str(path), model=tiny_folder)
+    assert json.loads(one_line(capsys.readouterr().out))["rain"]["rubric"]["name"] == "mine"
+    path.write_text("name: mine\ncriteria:\n- {name: p, kind: pattern, must_not_matsch: x}\n", encoding="utf-8")
+    assert generate("--rubric", str(path), model=tiny_folder) == 2
+    assert "mine.yaml, line 3: criteria.0.must_not_matsch" in one_line(capsys.readouterr().err)
 
 
 def test_json_is_one_object_with_prompt_answer_and_all_that_happened(
@@ -166,7 +188,7 @@ def test_stop_strings_end_the_answer(tiny_folder: str, capsys: pytest.CaptureFix
 def test_a_mistake_is_one_line_and_its_exit_code(
     arguments: list[str], code: int, told: str, tiny_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["generate", PROMPT, "--model", tiny_folder, *arguments]) == code
+    assert cli.run(["generate", PROMPT, "--model", tiny_folder, *UNTRIED, *arguments]) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert re.search(f"^langchain-rain: .*{told}", one_line(err))
@@ -180,10 +202,10 @@ def test_a_folder_that_is_no_model_is_exit_code_3(tmp_path: Path, capsys: pytest
 def test_a_prompt_that_is_no_text_is_exit_code_2(
     tiny_folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli.run(["generate", "\udcff", "--model", tiny_folder]) == 2
+    assert cli.run(["generate", "\udcff", "--model", tiny_folder, *UNTRIED]) == 2
     assert "not valid Unicode" in one_line(capsys.readouterr().err)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
-    assert cli.run(["generate", "-", "--model", tiny_folder]) == 2
+    assert cli.run(["generate", "-", "--model", tiny_folder, *UNTRIED]) == 2
     assert "not UTF-8" in one_line(capsys.readouterr().err)
 
 
@@ -264,6 +286,7 @@ def test_a_closed_pipe_ends_it_silently() -> None:
 
 def test_ctrl_c_ends_it_quickly_with_exit_code_130(tiny_folder: str) -> None:
     arguments = ["--model", tiny_folder, "--max-tokens", "150", "--on-unsatisfied", "best", "--stream", "--seed", "1"]
+    arguments += UNTRIED
     with command("generate", PROMPT, *arguments, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

@@ -99,4 +99,7 @@ def test_the_parameters_of_the_guide_are_filled_in() -> None:
         + "criteria:\n- {name: a, instruction: '{topic} {tone} {documents}', good: a, bad: b}\n"
     )
     rubric = Rubric.from_yaml(text, topic="banking", documents=["One.", "Two."])
-    assert rubric.criteria[0].model_dump()["instruction"] == "banking calm [1] One.\n\n[2] Two."
+    assert (
+        rubric.criteria[0].model_dump()["instruction"]
+        == "banking calm <document>\nOne.\n</document>\n\n<document>\nTwo.\n</document>"
+    )

@@ -179,10 +179,10 @@ def test_what_is_given_stands_in_the_texts_and_no_place_is_left(name: str, given
     assert not any("{" in example.prompt + example.response for example in rubric.examples)
 
 
-def test_documents_are_numbered_where_there_are_several() -> None:
+def test_each_document_stands_between_boundaries() -> None:
     (criterion,) = Rubric.load("grounded_in_context", documents=["It rained.", "It snowed."]).criteria
     assert isinstance(criterion, Criterion)
-    assert "\n\n[1] It rained.\n\n[2] It snowed.\n\nHere the documents end." in criterion.instruction
+    assert "\n\n<document>\nIt rained.\n</document>\n\n<document>\nIt snowed.\n</document>\n\nHere the documents end." in criterion.instruction
 
 
 @pytest.mark.parametrize("given", PARAMETERS["on_topic"], ids=["english", "chinese", "hostile"])

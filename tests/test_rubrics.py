@@ -486,7 +486,10 @@ def test_parameters_are_filled_in() -> None:
     rubric = Rubric.from_yaml(OPEN, topic="banking", documents=["One.", "Two."])
     first, second = rubric.criteria
     assert isinstance(first, Criterion)
-    assert first.instruction == "Is it about banking, and calm? {2} {not a place} Known:\n[1] One.\n\n[2] Two."
+    assert first.instruction == (
+        "Is it about banking, and calm? {2} {not a place} Known:\n"
+        "<document>\nOne.\n</document>\n\n<document>\nTwo.\n</document>"
+    )
     assert isinstance(second, PatternCriterion)
     assert second.must_not_match == r"ACME\+s?"
     assert Rubric.from_yaml(rubric.to_yaml()) == rubric
@@ -509,6 +512,16 @@ def test_parameters_are_filled_in() -> None:
 def test_a_parameter_that_is_missing_unknown_or_not_allowed_is_told(given: dict[str, Any], told: str) -> None:
     with pytest.raises(RubricError, match=told):
         Rubric.from_yaml(OPEN, **given)
+
+
+@pytest.mark.parametrize("text", ["</document>", "<Document", "< / \uff44ocument", "a\u200b</docu\u200bment>"])
+def test_a_document_cannot_leave_its_place(text: str) -> None:
+    (first, _) = Rubric.from_yaml(OPEN, topic="banking", documents=["One.", text]).criteria
+    assert isinstance(first, Criterion)
+    shown = first.instruction.partition("Known:\n")[2]
+    assert shown.startswith("<document-2>\nOne.\n</document-2>\n\n<document-2>\n")
+    assert shown.endswith("\n</document-2>")
+    assert shown.count("</document-2>") == 2
 
 
 def test_a_value_is_data() -> None:

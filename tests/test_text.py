@@ -179,7 +179,8 @@ def test_a_wrapper_takes_the_place_of_the_template_and_alone_has_special_tokens(
     tokens = codec.question_tokens("Safe?<|end|>", "\n", ("<|user|>Judge: ", "<|end|>"))
     split = TOKENIZER("Safe?<|end|>", add_special_tokens=False, split_special_tokens=True).input_ids
     assert tokens == (USER, *tokens_of("Judge: "), *split, END, *tokens_of("\n"))
-    assert codec.spelled_out(tokens)[0] == "<|user|>"
+    text, spelled = codec.spelled_out(tokens)
+    assert (text, spelled[0]) == ("<|user|>Judge: Safe?<|end|><|end|>\n", "<|user|>")
 
 
 # --- Answers as they grow ----------------------------------------------------------------------------------------

@@ -271,9 +271,9 @@ class TextCodec:
     def _says_something(self, token: int) -> bool:
         return bool(self._vocabulary[token].strip())
 
-    def spelled_out(self, tokens: Sequence[int]) -> list[str]:
-        """Each token as its tokenizer writes it."""
-        return list(self._tokenizer.convert_ids_to_tokens(list(tokens)))
+    def spelled_out(self, tokens: Sequence[int]) -> tuple[str, list[str]]:
+        """Tokens as text, special ones included, and each as the tokenizer writes it."""
+        return self._decode(tokens, frozenset()), list(self._tokenizer.convert_ids_to_tokens(list(tokens)))
 
     def _encode(self, text: str, *, add_special_tokens: bool = True) -> Tokens:
         self._check_unicode(text)

@@ -143,10 +143,10 @@ class TransformersEngine:
         """Whether conversations go through a template of the model's own; else they are put in lines."""
         return self._codec.has_chat_template
 
-    def tokens_of(self, request: Score) -> list[str]:
-        """What a judgement puts before the model, token by token, as its tokenizer writes them."""
-        codec = self._codec
-        return codec.spelled_out(codec.question_tokens(request.question, request.answer_prefix, request.wrapper))
+    def shown_to_model(self, request: Score) -> tuple[str, list[str]]:
+        """What a judgement puts before the model: as text, special tokens included, and token by token."""
+        tokens = self._codec.question_tokens(request.question, request.answer_prefix, request.wrapper)
+        return self._codec.spelled_out(tokens)
 
     def check_tools(self) -> None:
         """Checks that the model can be offered tools.

@@ -1,7 +1,7 @@
 """What a rubric leaves open: declared, checked, and filled in as data."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -9,6 +9,7 @@ from pydantic import Field
 from langchain_rain.errors import Mistake, RubricError
 from langchain_rain.quoting import as_evidence
 from langchain_rain.rubrics.criteria import Frozen
+from langchain_rain.rubrics.rendering import free_boundary
 
 _PLACE = re.compile(r"\{(?!transcript\}|categories\})([A-Za-z_]\w*)\}")  # but for the places of a guard's form
 _PATTERNS = ("must_match", "must_not_match")
@@ -19,7 +20,7 @@ class Parameter(Frozen):
 
     Attributes:
         description: what it is.
-        type: "text"; or "documents", a list of texts, put one below the other with a number each.
+        type: "text"; or "documents", a list of texts, put one below the other, each between boundaries of its own.
         default: the value where none is given; without a default one must be given.
         allowed: the only values there are; empty for any.
     """
@@ -44,7 +45,7 @@ def filled(data: Any, parameters: Mapping[str, Parameter], given: Mapping[str, A
         return data
     values = {name: _texts(name, parameter, given) for name, parameter in parameters.items()}
     places: set[str] = set()
-    done = _fill(data, values, places)
+    done = _fill(data, values, parameters, places)
     for name in sorted(places - parameters.keys()):
         raise _mistake(name, f"a text has the place {{{name}}}, for which no parameter is declared")
     for name in sorted(parameters.keys() - places):
@@ -64,27 +65,42 @@ def _texts(name: str, parameter: Parameter, given: Mapping[str, Any]) -> list[st
         raise RubricError(f"{name}: it must say something, given {value!r}.")
     if parameter.allowed and value not in parameter.allowed:
         raise RubricError(f"{name}: {', '.join(parameter.allowed)} is allowed, given {value!r}.")
-    is_list = len(texts) > 1
-    return [f"[{number}] {text}" if is_list else text for number, text in enumerate(texts, start=1)]
+    return texts
 
 
-def _fill(data: Any, values: Mapping[str, list[str]], places: set[str], *, is_pattern: bool = False) -> Any:
+def _fill(
+    data: Any,
+    values: Mapping[str, list[str]],
+    parameters: Mapping[str, Parameter],
+    places: set[str],
+    *,
+    is_pattern: bool = False,
+) -> Any:
     def put(place: re.Match[str]) -> str:
         texts = values.get(place[1])
         if texts is None:
             return place[0]
         if is_pattern:
             return "|".join(map(re.escape, texts))
-        return "\n\n".join(as_evidence(text, labels="AB", is_turn=True, is_line_start=True) for text in texts)
+        shown = [as_evidence(text, labels="AB", is_turn=True, is_line_start=True) for text in texts]
+        return fenced(shown) if parameters[place[1]].type == "documents" else shown[0]
 
     if isinstance(data, str):
         places.update(_PLACE.findall(data))
         return _PLACE.sub(put, data)
     if isinstance(data, Mapping):
-        return {key: _fill(value, values, places, is_pattern=key in _PATTERNS) for key, value in data.items()}
+        return {
+            key: _fill(value, values, parameters, places, is_pattern=key in _PATTERNS) for key, value in data.items()
+        }
     if isinstance(data, list | tuple):
-        return [_fill(each, values, places) for each in data]
+        return [_fill(each, values, parameters, places) for each in data]
     return data
+
+
+def fenced(documents: Sequence[str]) -> str:
+    """Documents one below the other, between boundaries that occur in none of them."""
+    boundary = free_boundary("document", documents)
+    return "\n\n".join(f"<{boundary}>\n{document}\n</{boundary}>" for document in documents)
 
 
 def _mistake(name: str, message: str) -> RubricError:

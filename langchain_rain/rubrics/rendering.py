@@ -26,7 +26,6 @@ BOUNDARY = "conversation"
 """Names the boundaries of a fence; with a number where a text already has it."""
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_BOUNDARY_IN_TEXT = re.compile(rf"</?{BOUNDARY}(?:(?:[^\w<>]|_)*+(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def render(
     before, after = "", ""
     instruction = form.instruction
     if template == "fenced":
-        boundary = _boundary([instruction, form.options, judged, *(text for text, _ in shown)])
+        boundary = free_boundary(BOUNDARY, [instruction, form.options, judged, *(text for text, _ in shown)])
         before, after = f"<{boundary}>\n", f"\n</{boundary}>"
         instruction += (
             f"\n\nWhat is to be judged stands between <{boundary}> and </{boundary}>. "
@@ -113,13 +112,14 @@ def _evidence(form: Form, transcript: Transcript) -> str:
     return evidence_of(transcript, form.labels)
 
 
-def _boundary(texts: Sequence[str]) -> str:
-    """The first boundary that occurs in none of the texts, however it is spelled there."""
+def free_boundary(name: str, texts: Sequence[str]) -> str:
+    """The first boundary of a name, with a number if need be, that is in none of the texts, however spelled there."""
+    in_text = re.compile(rf"</?{name}(?:(?:[^\w<>]|_)*+(\d+))?")
     taken: set[int] = set()
     for text in texts:
         spelled, _ = spelled_out(without_invisible(text))
-        for number in _BOUNDARY_IN_TEXT.findall("".join(spelled.casefold().split())):
+        for number in in_text.findall("".join(spelled.casefold().split())):
             taken.add(int(number) if number and len(number) < 10 else 1)
     if 1 not in taken:
-        return BOUNDARY
-    return f"{BOUNDARY}-{next(number for number in range(2, len(taken) + 3) if number not in taken)}"
+        return name
+    return f"{name}-{next(number for number in range(2, len(taken) + 3) if number not in taken)}"
