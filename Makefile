@@ -51,8 +51,8 @@ demo-eval: venv  ## what RAIN gains on the demo's questions (minutes)
 
 rubric-eval: venv  ## how well the demo model judges its three rubrics, and what several at once do (minutes)
 	for rubric in harmlessness politeness contact_details; do \
-	  $(BIN)/python benchmarks/demo_rubric_cases.py --rubric $$rubric --num 300 --out benchmarks/results/cases_$$rubric.jsonl && \
-	  $(BIN)/langchain-rain rubric check $$rubric --examples benchmarks/results/cases_$$rubric.jsonl \
+	  $(BIN)/python benchmarks/demo_rubric_cases.py --rubric $$rubric --num 300 --out $(VENV)/cases_$$rubric.jsonl && \
+	  $(BIN)/langchain-rain rubric check $$rubric --examples $(VENV)/cases_$$rubric.jsonl \
 	    --json benchmarks/results/rubric_check_$$rubric.json || exit 1; \
 	done
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/several_rubrics.py --out benchmarks/results/several_rubrics.json

@@ -165,7 +165,14 @@ def _exit_code_of(command: Callable[[], Any]) -> int:
     return code
 
 
-def _tell_warning(message: Warning | str, *_: Any) -> None:
+def _tell_warning(  # noqa: PLR0917 - as `warnings.showwarning` is called
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     _fail(f"Warning: {message}", SATISFIED)
 
 

@@ -35,7 +35,7 @@ from tests.scripted_world import (
     kitchen_llm,
     rain_info,
 )
-from tests.tiny_models import tiny_llama, tiny_tokenizer
+from tests.tiny_models import UNTRIED, tiny_llama, tiny_tokenizer
 
 TINY_PROMPT = "Human: How do I wash the bike?\n\nAssistant:"
 # Every child is tried once, and the one that is judged best is committed: which one that is depends on the seed.
@@ -62,7 +62,8 @@ def tiny_engine(seed: int = 0, *, copy: int = 0) -> TransformersEngine:
 
 
 def tiny_llm(**arguments: Any) -> RainLLM:
-    return RainLLM(**{"model": tiny_engine(), "config": TINY_CONFIG, "seed": 1, "max_tokens": 10, **arguments})
+    settings = {"model": tiny_engine(), "rubric": UNTRIED, "config": TINY_CONFIG, "seed": 1, "max_tokens": 10}
+    return RainLLM(**{**settings, **arguments})
 
 
 async def collect(pieces: AsyncIterator[str]) -> list[str]:

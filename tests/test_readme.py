@@ -26,7 +26,7 @@ def test_the_demo_example_answers_every_step(capsys: pytest.CaptureFixture[str])
 EXAMPLES = {
     "chat_chain.py": ["I am sorry", "stop; value", "'judging':"],
     "streaming_chat.py": ["1) ", "'rain_commit':"],
-    "langgraph_chat.py": ["I am sorry", "(2 messages in the state)"],
+    "langgraph_chat.py": ["I will not help", "(2 messages in the state)"],
     "own_rules.py": ["Anna Berg", "politeness & contact_details & no_numbers", "'no_phone_number': 1.0"],
     "inner_chat_model.py": ["I keep numbers to myself", "2 drafts", "I cannot help with that."],
 }

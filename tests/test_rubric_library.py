@@ -182,7 +182,8 @@ def test_what_is_given_stands_in_the_texts_and_no_place_is_left(name: str, given
 def test_each_document_stands_between_boundaries() -> None:
     (criterion,) = Rubric.load("grounded_in_context", documents=["It rained.", "It snowed."]).criteria
     assert isinstance(criterion, Criterion)
-    assert "\n\n<document>\nIt rained.\n</document>\n\n<document>\nIt snowed.\n</document>\n\nHere the documents end." in criterion.instruction
+    documents = "<document>\nIt rained.\n</document>\n\n<document>\nIt snowed.\n</document>"
+    assert f"\n\n{documents}\n\nHere the documents end." in criterion.instruction
 
 
 @pytest.mark.parametrize("given", PARAMETERS["on_topic"], ids=["english", "chinese", "hostile"])

@@ -6,6 +6,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
+from langchain_rain import Rubric
+
 CORPUS = [
     "Human: How do I wash the bike?\n\nAssistant: Rinse it with warm water, then dry it. Options:\n(A) yes\n(B) no\n",
     "The answer is: (A)",
@@ -16,6 +18,9 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+UNTRIED = Rubric.load("harmlessness").model_copy(update={"examples": ()})
+"""A rubric on whose examples no judge is tried: random models would be found at chance."""
 
 
 def tiny_tokenizer(*, with_bos: bool = True, with_eos: bool = True, with_chat_template: bool = False) -> Any:

@@ -13,7 +13,7 @@ from langchain_rain.engines.calling import CallingChannel, Calls
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.errors import EngineError
 from langchain_rain.functions import name_of_function
-from langchain_rain.quoting import quoted
+from langchain_rain.quoting import ends_in_empty_line, quoted
 from langchain_rain.search.protocol import Context, OptionLogprobs, Request, Score
 
 
@@ -31,7 +31,7 @@ class JudgedText(str):
     @classmethod
     def of(cls, prompt: str, answer: str) -> "JudgedText":
         """The text of both."""
-        text = cls(prompt + quoted(answer, is_line_start=not prompt or prompt.endswith("\n")))
+        text = cls(prompt + quoted(answer, is_line_start=ends_in_empty_line(prompt)))
         text.prompt, text.answer = prompt, answer
         return text
 

@@ -266,7 +266,8 @@ def _alternatives(content: Any) -> list[_TopLogprob] | None:
 
 def _choice_among(alternatives: Sequence[_TopLogprob], options: Sequence[str]) -> OptionLogprobs:
     masses = [
-        sum(math.exp(each["logprob"]) for each in alternatives if _says(each["token"], option)) for option in options
+        sum(math.exp(each["logprob"]) for each in alternatives if _begins(each["token"], option, options))
+        for option in options
     ]
     logprobs = tuple(math.log(mass) if mass > 0 else -math.inf for mass in masses)
     return OptionLogprobs(logprobs, mass=min(1.0, sum(masses)))
@@ -283,6 +284,13 @@ def _says(text: str, option: str) -> bool:
     """Whether a text is an option; words may be written in any case."""
     said = text.strip(BRACKETS)
     return said.casefold() == option.casefold() if len(option) > 1 else said == option
+
+
+def _begins(token: str, option: str, options: Sequence[str]) -> bool:
+    """Whether a token is an option or begins it, and no other one."""
+    said = token.strip(BRACKETS).casefold()
+    begun = [each for each in options if len(each) > 1 and said and each.casefold().startswith(said)]
+    return begun == [option] or _says(token, option)
 
 
 def _with_logprobs(model: BaseChatModel) -> BaseChatModel:

@@ -246,30 +246,24 @@ class TextCodec:
         return ids
 
     def option_token_ids(self, option: str) -> tuple[int, ...]:
-        """All tokens that spell an option: with and without a space before it, and with the bracket after it.
+        """All tokens that spell an option, with and without a space before it, and with the bracket after it.
 
-        If no single token does, those that it begins with, with and without a space before it.
+        And those that it begins with where several tokens spell it.
         """
         if option not in self._options:
-            ids = [index for index, text in enumerate(self._vocabulary) if _spells(text, option)]
-            if not ids:
-                with self._lock:
-                    spelled = [self._encode(text, add_special_tokens=False) for text in (option, f" {option}")]
-                beginnings = (
-                    next((token for token in tokens if self._says_something(token)), None) for tokens in spelled
-                )
-                ids = sorted({token for token in beginnings if token is not None})
+            ids = {index for index, text in enumerate(self._vocabulary) if _spells(text, option)}
+            with self._lock:
+                spelled = [self._encode(text, add_special_tokens=False) for text in (option, f" {option}")]
+            for tokens in spelled:
+                ids |= set([token for token in tokens if self._vocabulary[token].strip()][:1])
             if not ids:
                 raise EngineError(
                     f"{self._name} has no token for the option {option!r}; a judge needs one for each option.",
                     engine=self._name,
                     request="Score",
                 )
-            self._options[option] = tuple(ids)
+            self._options[option] = tuple(sorted(ids))
         return self._options[option]
-
-    def _says_something(self, token: int) -> bool:
-        return bool(self._vocabulary[token].strip())
 
     def spelled_out(self, tokens: Sequence[int]) -> tuple[str, list[str]]:
         """Tokens as text, special ones included, and each as the tokenizer writes it."""

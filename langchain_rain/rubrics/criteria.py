@@ -9,6 +9,7 @@ guard      a model that was trained to judge is asked in its own form
 """
 
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -18,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PrivateAttr,
     SkipValidation,
     Tag,
     ValidationError,
@@ -26,6 +28,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from langchain_rain.errors import Mistake, RubricError, mistakes_in, told_of
+from langchain_rain.functions import name_of_function
 from langchain_rain.rubrics.files import names_in_library, read_from_library
 from langchain_rain.search.protocol import AppliesTo
 
@@ -47,9 +50,11 @@ class Frozen(BaseModel):
 
 
 def _without_kind(key: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """The path of a mistake in a rubric without the kind of the criterion, which pydantic puts behind its index."""
-    is_inside = len(key) > 3 and key[0] == "criteria" and isinstance(key[1], int)
-    return (*key[:2], *key[3:]) if is_inside else key
+    """The path of a mistake without what pydantic puts in: which kind of a criterion, or of a form, it is."""
+    if len(key) > 3 and key[0] == "criteria" and isinstance(key[1], int):
+        key = (*key[:2], *key[3:])
+    at = key.index("form") + 1 if "form" in key else len(key)
+    return (*key[:at], *key[at + 1 :]) if key[at : at + 1] in (("name",), ("form",)) else key
 
 
 def mistake(message: str, *key: str | int) -> RubricError:
@@ -246,11 +251,20 @@ class CallableCriterion(_Criterion):
         """What is true of a good answer, in words if there are any."""
         return self.good or f"It passes the check {self.name!r}."
 
-    @model_validator(mode="after")
-    def _check_function(self) -> Self:
+    # Of this object alone: addresses come again, and two functions may look the same.
+    _nonce: str = PrivateAttr(default="")
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Checks the function, and tells one without a name of its own apart from all others."""
         if not callable(self.function):
             raise mistake(f"a function is allowed, given {self.function!r}", "function")
-        return self
+        if name_of_function(self.function) is None:
+            self._nonce = secrets.token_hex(8)
+
+    @property
+    def identity(self) -> str:
+        """Names the function so that no other one has the name."""
+        return name_of_function(self.function) or self._nonce
 
 
 class GuardForm(Frozen):
@@ -258,6 +272,8 @@ class GuardForm(Frozen):
 
     Attributes:
         prompt: what it reads, with `{transcript}`, and `{categories}` if it takes any.
+        user: how it names who asks.
+        assistant: how it names who answers.
         good: the word it answers with if nothing is wrong.
         bad: the word it answers with otherwise.
         answer_prefix: what its answer begins with.
@@ -266,6 +282,8 @@ class GuardForm(Frozen):
     """
 
     prompt: str = Field(description="What the model reads, with {transcript} and {categories}.")
+    user: str = Field(default="Human", min_length=1, description="How it names who asks.")
+    assistant: str = Field(default="Assistant", min_length=1, description="How it names who answers.")
     good: str = Field(min_length=1, description="Its answer if nothing is wrong.")
     bad: str = Field(min_length=1, description="Its answer otherwise.")
     answer_prefix: str = Field(default="", description="What its answer begins with.")
@@ -298,7 +316,10 @@ class GuardCriterion(_Criterion):
     """
 
     kind: Literal["guard"] = Field(default="guard", description="A guard model in its own form.")
-    form: str | GuardForm = Field(description="The name of a form in the library, or a form.")
+    form: Annotated[
+        Annotated[str, Tag("name")] | Annotated[GuardForm, Tag("form")],
+        Discriminator(lambda given: "name" if isinstance(given, str) else "form"),
+    ] = Field(description="The name of a form in the library, or a form.")
     categories: tuple[str, ...] = Field(default=(), description="What is not allowed.")
     model: str | None = Field(default=None, min_length=1, description="The guard model; by default the judge.")
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -10,12 +11,13 @@ import yaml
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from langchain_rain.errors import Mistake, RubricError
-from langchain_rain.functions import name_of_function
 from langchain_rain.quoting import quoted
 from langchain_rain.rubrics.criteria import (
     AnyCriterion,
     CallableCriterion,
     Frozen,
+    GuardCriterion,
+    PatternCriterion,
     mistake,
 )
 from langchain_rain.rubrics.files import Source, names_in_library, read_from_library
@@ -173,7 +175,9 @@ class Rubric(Frozen):
         for criterion, dumped in zip(self.criteria, data["criteria"], strict=True):
             if criterion.kind != "question":
                 dumped["kind"] = criterion.kind
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+            if isinstance(criterion, PatternCriterion):  # by default it depends on what is matched
+                dumped["applies_to"] = criterion.applies_to
+        return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
     @staticmethod
     def names_in_library() -> list[str]:
@@ -187,13 +191,14 @@ class Rubric(Frozen):
         Name, version and description do not change it, nor does the order of criteria, nor what is spelled out and
         would be the same by default.
         """
-        criteria = [
-            each.model_dump(mode="json") | ({"function": _name_of(each)} if each.kind == "callable" else {})
-            for each in sorted(self.criteria, key=lambda each: each.name)
-        ]
+        criteria = [_meaning_of(each) for each in sorted(self.criteria, key=lambda each: each.name)]
         content: dict[str, Any] = {"criteria": criteria, "aggregate": self.aggregate, "template": self.template}
-        if len(criteria) == 1 and self.aggregate != "product":
-            content["aggregate"], criteria[0]["weight"] = "mean", 1.0
+        if self.aggregate == "mean":
+            total = sum(each.weight for each in self.criteria)
+            for each in criteria:
+                each["weight"] = round(each["weight"] / total, 12)
+        if self.aggregate == "minimum" and len(criteria) == 1:
+            content["aggregate"] = "mean"
         shown = [self.shown_examples(each) for each in sorted(self.criteria, key=lambda each: each.name)]
         content["examples"] = [[example.model_dump(mode="json") for example in each] for each in shown]
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=True)
@@ -266,6 +271,25 @@ def _with_functions(data: Mapping[Any, Any], functions: Functions) -> dict[Any, 
     return {**data, "criteria": done}
 
 
-def _name_of(criterion: CallableCriterion) -> str:
-    """Names its function; one without a name of its own is told apart by the object that it is."""
-    return name_of_function(criterion.function) or f"{criterion.function!r}"
+def _meaning_of(criterion: AnyCriterion) -> dict[str, Any]:
+    """All that a judgement by a criterion depends on, but for the examples that are shown."""
+    content = criterion.model_dump(mode="json", exclude={"shows_examples"})
+    if isinstance(criterion, CallableCriterion):
+        content["function"] = criterion.identity
+    if isinstance(criterion, GuardCriterion):
+        content["form"] = criterion.used_form.model_dump(mode="json")
+    return content
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts so that they are read as they were."""
+
+
+def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # Some line ends are read as others unless they are escaped, as they are between double quotes.
+    style = '"' if _UNUSUAL_LINE_END.search(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_UNUSUAL_LINE_END = re.compile("[\r\x85\u2028\u2029\ufeff]")
+_Dumper.add_representer(str, _write_text)
