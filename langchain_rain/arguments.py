@@ -23,6 +23,7 @@ from langchain_rain.functions import name_of_function
 from langchain_rain.judging import Loaded, open_judge, warn_if_at_chance
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
 from langchain_rain.rubrics import Rubric
+from langchain_rain.rubrics.rubric import as_rubric
 from langchain_rain.search.drafts import draft
 from langchain_rain.search.paper import SearchResult, generate
 from langchain_rain.search.protocol import Context, derive_search_seed
@@ -101,8 +102,8 @@ class RainArguments(BaseModel):
     )
     rubric: SkipValidation[str | Rubric] = Field(
         default="harmlessness",
-        description="What answers are judged by: a rubric, or the name of one in the library. A function that judges "
-        "goes by its own.",
+        description="What answers are judged by: a rubric, a YAML file (.yaml, .yml), or the name of one in the "
+        "library. A function that judges goes by its own.",
     )
     config: RainConfig = Field(default_factory=RainConfig, description="How to search.")
     seed: int | None = Field(default=None, description="Same seed, same answer; None: drawn, and told on the result.")
@@ -154,11 +155,6 @@ class RainArguments(BaseModel):
         shared = {id(each): each for each in (self.model, self.judge, self.loaded) if each is not None}
         return super().__deepcopy__({**(memo or {}), **shared})
 
-    def __getstate__(self) -> dict[Any, Any]:
-        """What is pickled: engines are loaded again where they are needed."""
-        state = super().__getstate__()
-        return {**state, "__dict__": {**state["__dict__"], "loaded": Loaded()}}
-
     @model_validator(mode="after")
     def _check_rain_arguments(self) -> Self:
         for name in ("on_unsatisfied", "on_error"):
@@ -170,8 +166,18 @@ class RainArguments(BaseModel):
 
     def load(self) -> None:
         """Loads what is given by name, so that a mistake shows at once and not at the first call; tries the judge."""
-        _ = self.writer
+        self._check_function()
+        _ = self.writer, self.loaded.guards(self.used_rubric)
         warn_if_at_chance(self.used_rubric, self.judging_engine, self.config, self.loaded)
+
+    def _check_function(self) -> None:
+        """Checks that no criterion goes missing beside a function that judges, which goes by its own."""
+        lost = [each.name for each in self.used_rubric.criteria if each.kind in ("pattern", "callable", "guard")]
+        if lost and isinstance(self.judging_engine, CallableEngine):
+            raise RainConfigError(
+                f"judge: a function judges by its own, so the criterion {lost[0]!r} of the rubric would not be judged, "
+                f"given {self.judge!r}. Make the function a criterion: CallableCriterion(name=..., function=...)."
+            )
 
     @property
     def writer(self) -> Engine:
@@ -193,6 +199,10 @@ class RainArguments(BaseModel):
         return self._rubrics[self.rubric]
 
     @property
+    def _guards(self) -> dict[str, Engine]:
+        return {} if isinstance(self.judging_engine, CallableEngine) else self.loaded.guards(self.used_rubric)
+
+    @property
     def rubric_description(self) -> dict[str, Any]:
         """What answers are judged by, as results and cache keys name it."""
         if isinstance(self.judging_engine, CallableEngine):
@@ -209,7 +219,10 @@ class RainArguments(BaseModel):
     @property
     def policy(self) -> ReleasePolicy:
         """What the caller is given."""
-        return ReleasePolicy(self.on_unsatisfied, self.on_error, self.refusal_message)
+        is_function = isinstance(self.judging_engine, CallableEngine)
+        criteria = () if is_function else self.used_rubric.criteria
+        may_veto_at_end = any(each.veto and each.applies_to == "final" for each in criteria)
+        return ReleasePolicy(self.on_unsatisfied, self.on_error, self.refusal_message, may_veto_at_end)
 
     @property
     def answer_limit(self) -> int:
@@ -223,6 +236,7 @@ class RainArguments(BaseModel):
             "model": dict(self.writer.identity),
             "judge": self._judge_identity,
             "rubric": self.rubric_description,
+            "guards": {name: dict(guard.identity) for name, guard in self._guards.items()},
             "config": self.searching_config.model_dump(mode="json"),
             "seed": self.seed,
             "max_tokens": self.max_tokens,
@@ -332,8 +346,6 @@ def check_text(what: str, text: str) -> None:
 
 
 def _as_rubric(rubric: Any) -> Rubric:
-    if isinstance(rubric, Rubric):
-        return rubric
-    if isinstance(rubric, str):
-        return Rubric.load(rubric)
-    raise RainConfigError(f"rubric: a Rubric or the name of one in the library is allowed, given {rubric!r}.")
+    if isinstance(rubric, Rubric | str):
+        return as_rubric(rubric)
+    raise RainConfigError(f"rubric: a Rubric, a file or the name of one in the library is allowed, given {rubric!r}.")

@@ -165,7 +165,7 @@ def _exit_code_of(command: Callable[[], Any]) -> int:
     return code
 
 
-def _tell_warning(  # noqa: PLR0917 - as `warnings.showwarning` is called
+def _tell_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,

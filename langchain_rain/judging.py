@@ -1,6 +1,7 @@
 """From a rubric and an engine to a judge: in which conversations it asks, with whom, and in what form."""
 
 import logging
+import threading
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -17,13 +18,16 @@ from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.loading import load_engine
 from langchain_rain.errors import EngineError, JudgeAtChanceWarning
 from langchain_rain.rubrics import CallableCriterion, GuardCriterion, Rubric
-from langchain_rain.rubrics.calibration import CALIBRATED_KINDS, Priors
+from langchain_rain.rubrics.calibration import Priors
 from langchain_rain.rubrics.evaluate import RubricJudge, ValueJudge
 from langchain_rain.rubrics.rendering import Template
-from langchain_rain.rubrics.worked import is_at_chance, judge_worked_examples
+from langchain_rain.rubrics.worked import at_chance, judge_worked_examples
 from langchain_rain.search.protocol import Context, Judge
 
 logger = logging.getLogger(__name__)
+
+MAX_PRIORS = 100
+"""Rubrics of which is remembered what an engine prefers under them."""
 
 Key: TypeAlias = str | int
 """What an engine was loaded from: a name, or the id of an object, which the engine keeps so that the id stays."""
@@ -41,21 +45,38 @@ class Loaded:
 
     engines: dict[Key, Engine] = field(default_factory=dict)
     tried: set[tuple[int, str]] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     priors: dict[tuple[int, str, str], Priors] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds nothing of it: what was loaded is loaded again."""
+        return Loaded, ()
 
     def engine(self, given: Any, argument: Literal["model", "judge", "guard"]) -> Engine:
         """The engine that was given by name or object."""
         key = given if isinstance(given, str) else id(given)
-        if key in self.engines:
-            return self.engines[key]
-        engine = load_engine(given, argument)
-        if not isinstance(engine, CallableEngine):  # it costs nothing, and each call may bring a function of its own
-            self.engines[key] = engine
-        return engine
+        with self.lock:  # loaded once, whoever asks at the same time
+            if key in self.engines:
+                return self.engines[key]
+            engine = load_engine(given, argument)
+            if not isinstance(engine, CallableEngine):  # it costs nothing, and a call may bring a function of its own
+                self.engines[key] = engine
+            return engine
+
+    def guards(self, rubric: Rubric) -> dict[str, Engine]:
+        """The models of a rubric's guards, by the names of the criteria."""
+        return {
+            criterion.name: self.engine(criterion.model, "guard")
+            for criterion in rubric.criteria
+            if isinstance(criterion, GuardCriterion) and criterion.model is not None
+        }
 
     def priors_of(self, engine: Engine, rubric: Rubric, template: Template) -> Priors:
         """What is known of an engine's preferences under a rubric, to be filled by whoever asks first."""
-        return self.priors.setdefault((id(engine), rubric.content_hash, rubric.template or template), {})
+        key = (id(engine), rubric.content_hash, rubric.template or template)
+        while len(self.priors) >= MAX_PRIORS and key not in self.priors:
+            self.priors.pop(next(iter(self.priors)), None)  # of rubrics made for one call each, with its documents
+        return self.priors.setdefault(key, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +119,12 @@ def open_judge(
         judging = context if context is not None else opening(engine)
         if isinstance(engine, CallableEngine):
             return Judging(ValueJudge(judging), opened)
-        contexts = {
-            criterion.name: opening(own)
+        functions = {
+            criterion.name: CallableEngine(criterion.function)
             for criterion in rubric.criteria
-            if (own := _own_judge(criterion, loaded)) is not None
+            if isinstance(criterion, CallableCriterion)
         }
+        contexts = {name: opening(own) for name, own in {**loaded.guards(rubric), **functions}.items()}
     except BaseException:
         drivers.close_contexts(opened)
         raise
@@ -125,7 +147,7 @@ def warn_if_at_chance(rubric: Rubric, engine: Engine, config: RainConfig, loaded
     A guard must not pretend. Each rubric is tried once; a model behind an interface is not: that costs money, and there
     is `rubric check` for it.
     """
-    criteria = tuple(each for each in rubric.criteria if each.kind in CALIBRATED_KINDS)
+    criteria = tuple(each for each in rubric.criteria if each.kind not in ("pattern", "callable"))
     examples = tuple(each for each in rubric.examples if each.criterion in {criterion.name for criterion in criteria})
     is_here = isinstance(engine, ChatEngine) and not engine.writes_whole_messages
     key = (id(engine), rubric.content_hash)
@@ -140,28 +162,20 @@ def warn_if_at_chance(rubric: Rubric, engine: Engine, config: RainConfig, loaded
     except EngineError as error:
         logger.debug("The examples of %s cannot be judged: %s", rubric.name, error)  # so will be the first answer
         return
-    if is_at_chance(judged):
-        num_right = sum(each.is_right for each in judged)
+    for name in at_chance(judged):
+        of_criterion = [each.is_right for each in judged if each.example.criterion == name]
         warnings.warn(
-            f"{engine.name} judges {num_right} of the {len(judged)} worked examples of the rubric {rubric.name!r} "
-            "rightly, no better than a coin: as a guard it would only pretend. Give another model as `judge`, or see "
-            "what is wrong with `langchain-rain rubric check`.",
+            f"{engine.name} judges {sum(of_criterion)} of the {len(of_criterion)} worked examples of {name!r} in the "
+            f"rubric {rubric.name!r} rightly, no better than a coin: as a guard it would only pretend. Give another "
+            "model as `judge`, or see what is wrong with `langchain-rain rubric check`.",
             JudgeAtChanceWarning,
-            stacklevel=2,
+            stacklevel=4,  # whoever made the `ChatRain` or `RainLLM`
         )
 
 
 def template_for(engine: Engine) -> Template:
     """How questions are put to an engine where the rubric does not say: fenced, where it has a chat template."""
     return "fenced" if isinstance(engine, ChatEngine) and engine.has_chat_template else "plain"
-
-
-def _own_judge(criterion: Any, loaded: Loaded) -> Engine | None:
-    if isinstance(criterion, CallableCriterion):
-        return CallableEngine(criterion.function)
-    if isinstance(criterion, GuardCriterion) and criterion.model is not None:
-        return loaded.engine(criterion.model, "guard")
-    return None
 
 
 def _open(engine: Engine, *, calls: Calls | None, max_tokens: int) -> Context:

@@ -54,16 +54,18 @@ class ReleasePolicy:
         on_unsatisfied: for an answer whose last judgement does not satisfy, or that was cut short by a budget.
         on_error: for a search that an engine could not go on with.
         refusal_message: what a refusal says.
+        may_veto_at_end: whether a criterion for finished answers may veto, so that nothing may be given out before.
     """
 
     on_unsatisfied: Policy
     on_error: Policy
     refusal_message: str
+    may_veto_at_end: bool = False
 
     @property
     def holds_back(self) -> bool:
         """Whether committed text is held until it has been judged well; "best" gives it out as it is committed."""
-        return self.on_unsatisfied != "best"
+        return self.on_unsatisfied != "best" or self.may_veto_at_end
 
     def release(self, result: SearchResult, satisfied_text: str) -> Release:
         """The text of a search that has ended; `satisfied_text` is its part up to the last commit judged well.
@@ -95,7 +97,9 @@ class ReleasePolicy:
         if policy == "refuse":
             logger.info("Refused, %s: %s", name, _named(error))
             return Release(self._released(satisfied_text, whole_text), self.refusal_message)
-        if policy == "best" and not whole_text:
+        verdict = getattr(error, "verdict", None)
+        is_ruled_out = verdict is not None and verdict.is_vetoed
+        if policy == "best" and (not whole_text or is_ruled_out):
             return Release("", self.refusal_message)  # there is nothing that may be given
         if policy == "best":
             logger.warning("Bypass by %s='best', an answer that is not satisfied is given out: %s", name, _named(error))

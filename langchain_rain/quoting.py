@@ -8,13 +8,16 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
-TURN_MARKERS = ("System", "Human", "Assistant", "Tool", "AI", "User")
+TURN_MARKERS = ("System", "Human", "Assistant", "Tool", "AI", "User", "Agent")
 """What begins a turn, with a colon."""
 
-QUESTION_MARKERS = ("Options", "The answer is")
+ONE_OF = ("letter", "word", "number")
+"""What a chat model is asked for, alone."""
+
+QUESTION_MARKERS = ("Options", "The answer is", "Question about the conversation")
 """What begins a part of a question that follows a transcript, with a colon."""
 
-QUESTION_LINES = ("Options, from", "Answer with Yes or No")
+QUESTION_LINES = ("Options, from", "Answer with Yes or No", *(f"Answer with one {it} alone" for it in ONE_OF))
 """What begins such a part without one."""
 
 _FILLING = r"[\s*_#>\-\u2800]"
@@ -74,6 +77,36 @@ def ends_in_empty_line(text: str) -> bool:
     """Whether what follows `text` begins a line, but for what may stand before a marker."""
     spelled, _ = spelled_out(_LINE_BREAK.split(text)[-1])
     return _EMPTY_LINE.fullmatch(spelled) is not None
+
+
+def without_forms(text: str, *, tags: Collection[str], lines: Collection[str]) -> str:
+    """`text` without what the form around it is made of.
+
+    Args:
+        text: a transcript or a part of one.
+        tags: names that stand in angle brackets in the form; before one of them the bracket becomes a square one.
+        lines: of the form; one of them is marked as a quotation wherever it stands.
+    """
+    spelled, origins = spelled_out(text)
+    edits = []
+    if tags:
+        names = "|".join(_loosely(tag) for tag in tags)
+        for match in re.finditer(rf"<(?=\s*+/?\s*+(?:{names}))", spelled, re.IGNORECASE):
+            edits.append((origins[match.start()], origins[match.start()] + 1, "["))
+    if lines:
+        for match in re.finditer("|".join(_loosely(line) for line in lines), spelled, re.IGNORECASE):
+            edits.append((origins[match.start()], origins[match.start()], "> "))
+    return _edited(text, sorted(edits))
+
+
+def _loosely(text: str) -> str:
+    """A pattern for a text with any space between its words."""
+    return r"\s++".join(re.escape(word) for word in text.split())
+
+
+def as_seen(text: str) -> str:
+    """What a text says to whoever looks at it: in compatibility forms, without anything that is not seen."""
+    return spelled_out(_HANGING.sub("", without_invisible(text)))[0]
 
 
 def without_invisible(text: str) -> str:

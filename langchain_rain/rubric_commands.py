@@ -25,12 +25,11 @@ from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation import rubric_report
 from langchain_rain.evaluation.labelled import read_labelled
 from langchain_rain.evaluation.rubric_check import check as check_rubric
-from langchain_rain.evaluation.rubric_check import shares
 from langchain_rain.evaluation.rubric_figures import CheckReport, needed
 from langchain_rain.judging import Judging, Loaded, open_judge
 from langchain_rain.quoting import visible
 from langchain_rain.rubrics import CallableCriterion, PatternCriterion, Rubric
-from langchain_rain.rubrics.asking import finding
+from langchain_rain.rubrics.asking import finding, shares_of
 from langchain_rain.rubrics.criteria import AnyCriterion
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.rubrics.files import Source, names_in_library, read_from_library
@@ -216,7 +215,7 @@ def _asked(
 
 def _reply_told(request: Score, reply: OptionLogprobs) -> str:
     """Each option with its log probability, its probability, and its share among the options; and their mass."""
-    among = shares(reply) or [0.0] * len(request.options)
+    among = shares_of(reply) or [0.0] * len(request.options)
     lines = [
         f"  {visible(option)!r}: log probability {logprob:.4f}, probability {math.exp(logprob):.4f}, share {share:.4f}"
         for option, logprob, share in zip(request.options, reply.logprobs, among, strict=True)

@@ -103,8 +103,10 @@ class NaiveSearch:
 
     def _accept(self, *, is_above: bool) -> tuple[NaiveNode | None, bool]:
         best = self._ranked()[0]
-        if is_above and not self._verdict(best.text)[1]:
-            return best, True
+        if is_above and self.config.value_threshold >= self.config.accept_value:
+            _, is_vetoed, is_abstained = self._verdict(best.text) if self.can_veto else (0.0, False, False)
+            if not is_vetoed and not is_abstained:
+                return best, True
         if self.config.accept_value == -1 and not self.can_veto:
             return best, False
         for child in self._ranked():

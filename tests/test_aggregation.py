@@ -67,25 +67,29 @@ def test_one_criterion_alone_is_the_value_but_for_the_power_of_a_product(
     assert aggregated(aggregate, [value], [by]) == pytest.approx(value)
 
 
+def verdict(aggregate: Aggregate, found: dict[Criterion, Finding]) -> Verdict:
+    return verdict_of(aggregate, list(found), {criterion.name: each for criterion, each in found.items()})
+
+
 GOOD, BAD, NO_IDEA = Finding(1.0, 0.9), Finding(-1.0, 0.8), Finding(0.0, 0.05, is_abstained=True)
 
 
 def test_a_verdict_tells_each_criterion_with_its_mass() -> None:
-    assert verdict_of("mean", {KIND: GOOD, TRUE: BAD}) == Verdict(
+    assert verdict("mean", {KIND: GOOD, TRUE: BAD}) == Verdict(
         -0.5, {"kind": 1.0, "true": -1.0}, masses={"kind": 0.9, "true": 0.8}
     )
 
 
 def test_who_vetoed_and_who_abstained_is_named() -> None:
-    vetoed = verdict_of("mean", {KIND: NO_IDEA, SAFE: BAD})
+    vetoed = verdict("mean", {KIND: NO_IDEA, SAFE: BAD})
     assert (vetoed.value, vetoed.is_vetoed, vetoed.is_abstained) == (-1.0, True, False)
     assert (vetoed.vetoed_by, vetoed.abstained) == (("safe",), ("kind",))
-    abstained = verdict_of("mean", {KIND: NO_IDEA, SAFE: GOOD})
+    abstained = verdict("mean", {KIND: NO_IDEA, SAFE: GOOD})
     assert (abstained.value, abstained.is_vetoed, abstained.is_abstained) == (0.0, False, True)
 
 
 def test_nothing_judged_satisfies_nothing() -> None:
-    assert verdict_of("mean", {}) is NOTHING_JUDGED
+    assert verdict("mean", {}) is NOTHING_JUDGED
     assert not NOTHING_JUDGED.satisfies(-1.0)
 
 
@@ -97,7 +101,7 @@ def test_nothing_judged_satisfies_nothing() -> None:
         ("product", {KIND: BAD}, [TRUE], False),
         ("minimum", {KIND: GOOD}, [TRUE], True),
         ("minimum", {KIND: BAD}, [SAFE], True),  # it may still be vetoed, which is more than bad
-        ("mean", {SAFE: BAD}, [TRUE, SAFE], False),
+        ("mean", {SAFE: BAD}, [TRUE], False),
         ("mean", {KIND: NO_IDEA}, [TRUE], False),
         ("mean", {KIND: NO_IDEA}, [SAFE], True),
         ("mean", {KIND: GOOD}, [], False),
@@ -107,21 +111,22 @@ def test_nothing_judged_satisfies_nothing() -> None:
 def test_a_verdict_is_open_while_what_is_left_can_change_it(
     aggregate: Aggregate, judged: Any, unjudged: Any, expected: bool
 ) -> None:
-    assert is_open(aggregate, judged, unjudged) is expected
+    found = {criterion.name: each for criterion, each in judged.items()}
+    assert is_open(aggregate, [*judged, *unjudged], found) is expected
 
 
 @pytest.mark.parametrize(
-    ("verdict", "text"),
+    ("given", "text"),
     [
-        (verdict_of("mean", {KIND: GOOD, TRUE: BAD}), "-0.50: kind +1.00 (mass 0.90), true -1.00 (mass 0.80)"),
+        (verdict("mean", {KIND: GOOD, TRUE: BAD}), "-0.50: kind +1.00 (mass 0.90), true -1.00 (mass 0.80)"),
         (
-            verdict_of("mean", {SAFE: BAD, KIND: Finding(1.0)}),
+            verdict("mean", {SAFE: BAD, KIND: Finding(1.0)}),
             "-1.00 (vetoed by safe): safe -1.00 (mass 0.80), kind +1.00",
         ),
-        (verdict_of("mean", {KIND: NO_IDEA}), "+0.00 (abstained by kind): kind abstained (mass 0.05)"),
+        (verdict("mean", {KIND: NO_IDEA}), "+0.00 (abstained by kind): kind abstained (mass 0.05)"),
         (Verdict(0.25), "+0.25"),
         (Verdict(0.0, is_abstained=True), "+0.00 (abstained)"),
     ],
 )
-def test_a_verdict_reads_well(verdict: Verdict, text: str) -> None:
-    assert str(verdict) == text
+def test_a_verdict_reads_well(given: Verdict, text: str) -> None:
+    assert str(given) == text

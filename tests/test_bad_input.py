@@ -12,7 +12,7 @@ from langchain_rain import Criterion, EngineError, RainConfig, RainConfigError, 
 from langchain_rain.engines.loading import demo_model_path, load_engine
 from langchain_rain.engines.transformers import TransformersEngine
 from tests.test_llms import TINY_CONFIG
-from tests.tiny_models import tiny_llama, tiny_tokenizer
+from tests.tiny_models import UNTRIED, tiny_llama, tiny_tokenizer
 
 DEMO = pytest.param("demo", marks=pytest.mark.skipif(not Path(demo_model_path()).exists(), reason="no demo model yet"))
 
@@ -35,7 +35,7 @@ def engine(kind: str) -> TransformersEngine:
 
 def answer(kind: str, prompt: str, **arguments: Any) -> Generation:
     settings = {"config": CONFIG, "seed": 1, "max_tokens": 6, "on_unsatisfied": "best", **arguments}
-    return RainLLM(**{"model": engine(kind), **settings}).generate([prompt]).generations[0][0]
+    return RainLLM(**{"model": engine(kind), "rubric": UNTRIED, **settings}).generate([prompt]).generations[0][0]
 
 
 def the_error_of(call: Callable[[], Any]) -> RainError:

@@ -12,6 +12,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from langchain_rain import ChatRain, RainConfig
 from langchain_rain.engines.transformers import TransformersEngine
 from tests.fake_chat_models import FakeChat, letter_judge
+from tests.tiny_models import UNTRIED
 
 TOOL_MODEL = Path(__file__).resolve().parent / "tool_model"
 
@@ -96,7 +97,7 @@ class _OnTheDemoModel(_OfChatRain):
 class _OnALocalModelWithTools(_OfChatRain):
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": tool_engine(), "config": CHEAP, "seed": 1}  # it judges itself
+        return {"model": tool_engine(), "rubric": UNTRIED, "config": CHEAP, "seed": 1}  # it judges itself
 
 
 class _OnAChatModel(_OfChatRain):

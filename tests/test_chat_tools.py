@@ -35,7 +35,7 @@ from langchain_rain.search.protocol import Context, Expand, TokenSet
 from tests.fake_chat_models import FakeChat, FakeChatWithoutTools, in_turn
 from tests.scripted_world import CONFIG, PAPER, REFUSAL, RUBRIC, Kitchen
 from tests.test_chat_standard import CHEAP, TOOL_MODEL, tool_engine
-from tests.tiny_models import tiny_tokenizer
+from tests.tiny_models import UNTRIED, tiny_tokenizer
 
 AnyChat = Runnable[LanguageModelInput, AIMessage]
 
@@ -117,7 +117,9 @@ def reciting(*pieces: str, judge: Callable[[str], float] = contented, **argument
 def local(**arguments: Any) -> ChatRain:
     """The local model that knows its lines; nothing is asked ahead, so that costs are the same every time."""
     config = CHEAP.model_copy(update={"lookahead": 0})
-    return ChatRain(**{"model": tool_engine(), "judge": contented, "config": config, "seed": 1, **arguments})
+    return ChatRain(
+        **{"model": tool_engine(), "judge": contented, "config": config, "seed": 1, "rubric": UNTRIED, **arguments}
+    )
 
 
 def added(chunks: Iterable[AIMessage]) -> AIMessageChunk:

@@ -94,7 +94,7 @@ def test_the_answer_stands_on_standard_output_and_the_summary_on_standard_error(
 def test_a_judge_at_chance_is_told_in_one_line(tiny_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     generate("--rubric", "harmlessness", model=tiny_folder)
     warning, _ = capsys.readouterr().err.splitlines()
-    assert re.match(r"langchain-rain: Warning: .* judges \d of the 8 worked examples of the rubric 'harmless", warning)
+    assert re.match(r"langchain-rain: Warning: .* judges \d of the 8 worked examples of 'harmlessness' in", warning)
 
 
 def test_a_rubric_may_be_a_file(tiny_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

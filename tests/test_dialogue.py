@@ -36,7 +36,7 @@ from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
 from langchain_rain.quoting import quoted
-from tests.tiny_models import CHAT_TEMPLATE, tiny_llama, tiny_tokenizer
+from tests.tiny_models import CHAT_TEMPLATE, UNTRIED, tiny_llama, tiny_tokenizer
 
 CALL: Any = {"name": "stove", "args": {"on": True, "dish": "süß"}, "id": "1"}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -408,14 +408,14 @@ def test_half_a_character_in_any_message_is_an_error() -> None:
 
 def test_a_picture_for_a_model_with_a_template_is_an_error_before_anything_is_run() -> None:
     tokenizer = tiny_tokenizer(with_chat_template=True)
-    chat = ChatRain(model=TransformersEngine(tiny_llama(tokenizer), tokenizer), seed=1, max_tokens=4)
+    chat = ChatRain(model=TransformersEngine(tiny_llama(tokenizer), tokenizer), rubric=UNTRIED, seed=1, max_tokens=4)
     with pytest.raises(RainConfigError, match="reads text alone, given a content block of type 'image_url'"):
         chat.invoke([HumanMessage([PICTURE])])
 
 
 def test_a_conversation_of_no_messages_is_an_error_of_the_chat_model_too() -> None:
     tokenizer = tiny_tokenizer(with_chat_template=True)
-    chat = ChatRain(model=TransformersEngine(tiny_llama(tokenizer), tokenizer), seed=1, max_tokens=4)
+    chat = ChatRain(model=TransformersEngine(tiny_llama(tokenizer), tokenizer), rubric=UNTRIED, seed=1, max_tokens=4)
     with pytest.raises(RainConfigError, match="at least one message"):
         chat.invoke([])
 

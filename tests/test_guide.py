@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from langchain_rain import Rubric, RubricError
+from langchain_rain import RainConfigError, Rubric, RubricError
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.evaluation.labelled import Labelled
 from langchain_rain.rubrics import PatternCriterion
@@ -77,15 +77,13 @@ def test_a_rubric_is_asserted_by_name_by_file_and_as_such() -> None:
         assert str(verdict) == "+0.00 (abstained by politeness): politeness abstained (mass 0.01)"
 
 
-def test_a_function_judges_by_itself_and_a_beginning_can_be_asserted() -> None:
-    seen: list[str] = []
-
-    def judge(text: str) -> float:
-        seen.append(text)
-        return 1.0
-
-    assert_rubric("politeness", judge, "Hi", "Hel", satisfied=True, is_finished=False)
-    assert seen == ["Human: Hi\n\nAssistant: Hel"]
+def test_a_beginning_can_be_asserted_and_a_function_knows_no_rubric() -> None:
+    rubric = Rubric(name="mine", criteria=(PatternCriterion(name="p", must_match="Hello"),))
+    judge = ScriptedEngine()
+    assert_rubric(rubric, judge, "Hi", "Hello", satisfied=True)
+    assert_rubric(rubric, judge, "Hi", "Hello", satisfied=False, is_finished=False)
+    with pytest.raises(RainConfigError, match="judge: a function judges by no rubric; a model or an engine is allowed"):
+        assert_rubric(rubric, lambda text: 1.0, "Hi", "Hello", satisfied=True)
 
 
 def test_every_rubric_of_the_library_is_in_the_guide() -> None:

@@ -191,9 +191,7 @@ def at_random() -> TransformersEngine:
 
 
 def test_a_judge_at_chance_is_told_loudly_and_once() -> None:
-    with pytest.warns(
-        JudgeAtChanceWarning, match=r"^dice judges \d of the 4 worked examples of the rubric 'mine' rightly"
-    ):
+    with pytest.warns(JudgeAtChanceWarning, match=r"^dice judges \d of the 4 worked examples of 'edible' in the"):
         llm = RainLLM(model=at_random(), rubric=rubric(EDIBLE, examples=KNOWN))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -39,7 +39,9 @@ def choice(first: float, mass: float = 1.0) -> OptionLogprobs:
 
 def judged_text(request: Score) -> str:
     """The answer that a question is about, without the examples before it."""
-    return re.split(r"\n(?:Options|Question):", request.question)[-2].rpartition("Assistant: ")[2]
+    return re.split(r"\n(?:Options|Question about the conversation):", request.question)[-2].rpartition("Assistant: ")[
+        2
+    ]
 
 
 def is_swapped(request: Score) -> bool:
@@ -136,9 +138,19 @@ def test_the_worst_mistakes_come_first_and_equal_ones_in_their_order() -> None:
 
 
 def test_what_is_good_enough_is_what_the_config_accepts() -> None:
-    report = checked(FIVE, config=RainConfig(accept_value=0.4))
+    report = checked(FIVE, config=RainConfig(accept_value=0.4, scoring="probability"))
     assert [case.is_predicted_good for case in report.cases] == [True, True, False, False, False]
     assert report.accept_value == 0.4
+
+
+def test_predictions_are_the_guards_and_curves_are_graded() -> None:
+    # A judge that is torn between its options: to the guard neither good nor bad, though graded a little good.
+    engine = Judge(lambda request: choice(0.6 if is_swapped(request) else 0.95))
+    (case,) = checked([said(0.9, True)], engine=engine).cases
+    assert (case.is_predicted_good, case.verdict) == (False, "+0.00: kind +0.00 (mass 1.00)")
+    assert case.value == pytest.approx(0.35)
+    assert checked([said(0.9, True)], engine=engine, config=RainConfig(scoring="probability")).accuracy == 1.0
+    assert len([request for request in engine.asked if isinstance(request, Score)]) == 2 * 2  # asked once a check
 
 
 @pytest.mark.parametrize(("label", "only"), [(True, "good"), (False, "bad")])
@@ -289,7 +301,7 @@ def test_worked_examples_are_judged_by_their_criterion_without_being_shown() -> 
 def test_worked_examples_are_judged_as_by_judge_worked_examples() -> None:
     engine = Judge()
     context = engine.open("?", max_tokens=1)
-    judge = RubricJudge(TAUGHT, context, scoring="probability")
+    judge = RubricJudge(TAUGHT, context)
     outcome = drivers.run(drivers.Job(judge_worked_examples(judge), {context: engine}))
     report = checked(None, TAUGHT, engine)
     assert [str(each.verdict) for each in outcome.result] == [case.verdict for case in report.cases]
@@ -306,7 +318,8 @@ def test_a_case_with_a_criterion_is_judged_by_it_alone() -> None:
     engine = Judge()
     product = TAUGHT.model_copy(update={"aggregate": "product"})
     report = checked([said(0.7, True, criterion="soft")], product, engine)
-    assert report.cases[0].verdict.startswith("+0.40: soft +0.40")  # whatever its weight does among others
+    assert report.cases[0].value == pytest.approx(0.4)  # whatever its weight does among others
+    assert report.cases[0].verdict.startswith("+1.00: soft +1.00")
     assert not any("Is it kind?" in request.question for request in engine.asked if isinstance(request, Score))
 
 

@@ -269,9 +269,11 @@ def test_parameters_are_filled_in_and_documents_may_be_several_and_files(tmp_pat
     first = written(tmp_path, "From a file.", "first.txt")
     path = written(tmp_path, OPEN)
     (criterion,) = load_rubric(path, ["topic=a=b", f"sources=@{first}", "sources=Said."]).criteria
-    assert criterion.model_dump()["instruction"] == "About a=b? Known: [1] From a file.\n\n[2] Said."
+    assert criterion.model_dump()["instruction"] == (
+        "About a=b? Known: <document>\nFrom a file.\n</document>\n\n<document>\nSaid.\n</document>"
+    )
     (criterion,) = load_rubric(path, ["topic=@home"]).criteria  # a text is no name of a file
-    assert criterion.model_dump()["instruction"] == "About @home? Known: nothing"
+    assert criterion.model_dump()["instruction"] == "About @home? Known: <document>\nnothing\n</document>"
 
 
 @pytest.mark.parametrize(

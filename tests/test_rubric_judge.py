@@ -25,7 +25,7 @@ from langchain_rain.rubrics import (
 )
 from langchain_rain.rubrics.asking import asked_about
 from langchain_rain.rubrics.evaluate import RubricJudge
-from langchain_rain.rubrics.worked import Judged, is_at_chance, judge_worked_examples
+from langchain_rain.rubrics.worked import Judged, at_chance, judge_worked_examples
 from langchain_rain.search.protocol import OptionLogprobs, Score, Transcript, Verdict, observed
 
 KIND = Criterion(name="kind", instruction="Is it kind?", good="Yes.", bad="No.")
@@ -357,28 +357,35 @@ def test_an_example_is_judged_by_its_criterion_without_being_shown() -> None:
     assert brief == asked_about(BRIEF, EXAMPLES[2].transcript, "plain")[0].question
 
 
-def test_a_judge_that_always_says_good_is_at_chance_and_one_that_knows_is_not() -> None:
-    def at_chance(*values: float, abstains: bool = False) -> bool:
-        examples = [EXAMPLES[0], EXAMPLES[1]] * (len(values) // 2)
-        return is_at_chance(
-            [
-                Judged(example, Verdict(value, is_abstained=abstains))
-                for example, value in zip(examples, values, strict=True)
-            ]
-        )
+def chance(*values: float, abstains: bool = False, examples: Sequence[Example] = EXAMPLES[:2]) -> list[str]:
+    """The criteria at chance if the examples, again and again, are judged so."""
+    judged = [
+        Judged(examples[number % len(examples)], Verdict(value, is_abstained=abstains))
+        for number, value in enumerate(values)
+    ]
+    return at_chance(judged)
 
-    assert at_chance(1.0, 1.0)
-    assert at_chance(-1.0, -1.0, -1.0, -1.0)
-    assert at_chance(1.0, -1.0, -1.0, 1.0)
-    assert not at_chance(1.0, -1.0, 1.0, 1.0)
-    assert not at_chance(1.0, -1.0)
-    assert at_chance(1.0, -1.0, abstains=True)
-    assert at_chance(0.0, 0.0)
+
+def test_a_judge_that_always_says_the_same_is_at_chance_and_one_that_knows_is_not() -> None:
+    for values in ((1.0, 1.0), (-1.0, -1.0, -1.0, -1.0), (1.0, -1.0, -1.0, 1.0), (0.0, 0.0)):
+        assert chance(*values) == ["kind"]
+    assert chance(1.0, -1.0, abstains=True) == ["kind"]
+    for values in ((1.0, -1.0, 1.0, 1.0), (1.0, -1.0)):
+        assert chance(*values) == []
+
+
+def test_each_criterion_is_told_by_itself() -> None:
+    other = [
+        EXAMPLES[0].model_copy(update={"criterion": "brief"}),
+        EXAMPLES[1].model_copy(update={"criterion": "brief"}),
+    ]
+    right, wrong = (1.0, -1.0), (-1.0, 1.0)
+    assert chance(*right, *wrong, *right, examples=[*EXAMPLES[:2], *other]) == ["brief"]
 
 
 def test_examples_of_one_kind_alone_tell_nothing() -> None:
-    assert not is_at_chance([Judged(EXAMPLES[0], Verdict(-1.0))])
-    assert not is_at_chance([])
+    assert chance(-1.0, examples=EXAMPLES[:1]) == []
+    assert at_chance([]) == []
 
 
 # --- Observing ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from langchain_rain import ChatRain, RainConfigError
 from tests.fake_chat_models import FakeChat, FakeChatWithoutTools, in_turn, letter_judge
 from tests.scripted_world import CONFIG, REFUSAL
 from tests.test_chat_standard import CHEAP, tool_engine
+from tests.tiny_models import UNTRIED
 
 
 class Dish(BaseModel):
@@ -230,7 +231,9 @@ async def test_with_tools_the_schema_is_a_tool_that_must_be_called(
 
 
 async def test_a_local_model_with_tools_calls_one() -> None:
-    chat = ChatRain(model=tool_engine(), config=CHEAP, seed=1).with_structured_output(Joke, include_raw=True)
+    chat = ChatRain(model=tool_engine(), rubric=UNTRIED, config=CHEAP, seed=1).with_structured_output(
+        Joke, include_raw=True
+    )
     question = "Tell me a joke about cats."
     joke = Joke(setup="Why did the cat sit on the computer?", punchline="To keep an eye on the mouse!")
     for result in (chat.invoke(question), await chat.ainvoke(question)):

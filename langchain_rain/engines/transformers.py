@@ -38,10 +38,6 @@ CACHE_MARGIN = 200
 CACHE_FACTOR = 3
 """How often prompt, answer and margin fit into the cache of a search: written, judged, and tried."""
 
-JUDGED_FACTOR = 1
-"""How often the questions of one step fit into it where they are longer than that. Both orders share all but their
-ends, so that about half of it is left for the next question and the answer."""
-
 
 class TransformersEngine:
     """Answers requests with a Hugging Face model and tokenizer.
@@ -253,8 +249,9 @@ class TransformersEngine:
             tree = self._tree(context)
             tree.begin_step(kept=[node for work in works for node in work.stands_at])
             num_judged = sum(len(work.tokens) for work in works if isinstance(work, ScoreWork))
-            # Long questions, with examples or documents in them, come again with every judgement.
-            tree.max_tokens = max(tree.max_tokens, JUDGED_FACTOR * num_judged)
+            # Long questions, with examples or documents in them, come again with every judgement. Both orders share
+            # all but their ends, so that about half of this is left for the next question and the answer.
+            tree.max_tokens = max(tree.max_tokens, num_judged)
         working = self._with_room(working)
         plans = {ticket: work.plan(self._tree(work.context)) for ticket, work in working.items()}
         to_fill: dict[CachedToken, Ticket] = {}

@@ -1,6 +1,5 @@
 """Rubrics are tested like code: what a judge makes of answers of which the truth is known."""
 
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,13 +8,16 @@ from typing import Any
 from langchain_rain import drivers
 from langchain_rain.config import RainConfig
 from langchain_rain.engines.base import Engine
+from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.evaluation.labelled import PERCENTS, Labelled, beginning_of, check_criterion
 from langchain_rain.evaluation.rubric_figures import CheckReport, Judged, needed, report_of
 from langchain_rain.judging import Loaded, open_judge
 from langchain_rain.rubrics import Rubric
+from langchain_rain.rubrics.asking import shares_of
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.rubrics.rubric import transcript_of
+from langchain_rain.rubrics.worked import rubric_for
 from langchain_rain.search.protocol import OptionLogprobs, Steps, Transcript, observed, together
 
 WORKED_EXAMPLES = "worked examples"
@@ -32,14 +34,14 @@ def check(
     seed: int = 0,
     on_judged: Callable[[], None] = lambda: None,
 ) -> CheckReport:
-    """Judges labelled answers by a rubric, graded (`scoring="probability"`), and tells how well.
+    """Judges labelled answers by a rubric as a guard does, and tells how well; curves are of graded values.
 
     An example of the rubric is judged without being shown.
 
     Args:
         rubric: what they are judged by.
         engine: who judges.
-        config: by whose `accept_value` and `min_option_mass`; None for the defaults.
+        config: that of the guard: how questions are scored, and from which value on an answer satisfies.
         labelled: the answers; None for the worked examples of the rubric, each by its criterion.
         source: where they come from, for the report.
         max_cases: judge so many of them, drawn at random; None for all.
@@ -69,15 +71,6 @@ def check(
     return report_of(rubric, engine.name, config.accept_value, source, judged)
 
 
-def shares(reply: OptionLogprobs) -> list[float]:
-    """The probabilities of options among themselves; none if no option has any."""
-    highest = max(reply.logprobs)
-    if highest == -math.inf:
-        return []
-    weights = [math.exp(logprob - highest) for logprob in reply.logprobs]
-    return [weight / sum(weights) for weight in weights]
-
-
 def _judge_all(
     rows: Sequence[tuple[int, Labelled]],
     rubric: Rubric,
@@ -88,16 +81,16 @@ def _judge_all(
     """Judges all rows, with merged requests."""
     for number, row in rows:
         check_criterion(row, rubric, f"row {number}")
-    graded = config.model_copy(update={"scoring": "probability"})
+    if isinstance(engine, CallableEngine):
+        raise RainConfigError(f"A model is allowed as judge; {engine.name} judges by no rubric.")
     loaded = Loaded()
     jobs: list[drivers.Job[Judged]] = []
     try:
         for number, row in rows:
-            judging = open_judge(_rubric_for(row, rubric), engine, graded, loaded=loaded)
+            judging = open_judge(_rubric_of(row, rubric), engine, config, loaded=loaded)
+            assert isinstance(judging.judge, RubricJudge)
             steps = _judge_row(number, row, judging.judge, on_judged)
             jobs.append(drivers.Job(steps, judging.contexts))
-            if not isinstance(judging.judge, RubricJudge):
-                raise RainConfigError(f"A model is allowed as judge; {engine.name} judges by no rubric.")
     except BaseException:
         for job in jobs:
             drivers.close_contexts(job.contexts)
@@ -116,28 +109,24 @@ def _judge_all(
     return [outcome.result for outcome in outcomes if not isinstance(outcome, Exception)]
 
 
-def _rubric_for(row: Labelled, rubric: Rubric) -> Rubric:
-    """The rubric without the row among its examples, and with the row's criterion alone if it has one."""
-    shown = [each for each in rubric.examples if (each.prompt, each.response) != (row.prompt, row.response)]
-    update: dict[str, Any] = {"examples": tuple(shown)}
-    if row.criterion is not None:
-        alone = tuple(each for each in rubric.criteria if each.name == row.criterion)
-        update |= {"criteria": alone, "aggregate": "mean"}  # the value of one criterion is its own
-    return rubric.model_copy(update=update)
+def _rubric_of(row: Labelled, rubric: Rubric) -> Rubric:
+    return rubric_for(rubric, transcript_of(row.prompt, row.response), row.criterion)
 
 
-def _judge_row(number: int, row: Labelled, judge: Any, on_judged: Callable[[], None]) -> Steps[Judged]:
+def _judge_row(number: int, row: Labelled, judge: RubricJudge, on_judged: Callable[[], None]) -> Steps[Judged]:
     """Judges an answer and its beginnings, which share most of what is asked, at once."""
     whole = replace(transcript_of(row.prompt, row.response), is_finished=row.is_finished)
     percents = PERCENTS[:-1] if "prefix" in judge.applies_to else ()
     texts = [transcript_of(row.prompt, beginning_of(row.response, percent)) for percent in percents]
     seen: list[tuple[Any, Any]] = []
-    *of_beginnings, verdict = yield from together(
-        *(judge(replace(text, is_finished=False)) for text in texts), observed(judge(whole), seen)
+    *of_beginnings, verdict, graded = yield from together(
+        *(judge(replace(text, is_finished=False)) for text in texts),
+        observed(judge(whole), seen),
+        replace(judge, scoring="probability")(whole),  # the same questions, so they are asked once
     )
     on_judged()
     by_percent = dict(zip((*percents, PERCENTS[-1]), (*of_beginnings, verdict), strict=True))
-    return Judged(number, row, by_percent, dict(_first_shares(judge, whole, dict(seen))))
+    return Judged(number, row, by_percent, graded.value, dict(_first_shares(judge, whole, dict(seen))))
 
 
 def _first_shares(
@@ -146,6 +135,6 @@ def _first_shares(
     """Of the criteria that were asked about in two orders, the probability of the option shown first in each."""
     for criterion in judge.rubric.criteria:
         requests = judge.requests_about(criterion, transcript) if criterion.kind == "question" else []
-        found = [shares(replies[request]) for request in requests if request in replies]
+        found = [shares_of(replies[request]) for request in requests if request in replies]
         if len(found) == 2 and all(found):
             yield criterion.name, (found[0][0], found[1][0])

@@ -27,8 +27,8 @@ class Case:
 
     Attributes:
         number: of its line, from 1.
-        value: of the verdict, in [-1, 1]; 0 if the judge abstained.
-        verdict: in words.
+        value: graded, in [-1, 1]; 0 if the judge abstained.
+        verdict: that of the guard, in words.
     """
 
     number: int
@@ -107,7 +107,7 @@ class CheckReport:
         rubric_hash: changes with what the rubric means.
         model: who judged.
         source: where the cases come from.
-        accept_value: an answer is predicted to be good if its value is higher; one on which the judge abstained is not.
+        accept_value: an answer is predicted to be good if the guard's value is higher; where it abstains, it is not.
         accuracy_low: of Wilson's 95 % interval for the accuracy; `accuracy_high` likewise.
         balanced_accuracy: mean of the shares of the good and the bad cases that were recognized; None with one class.
         auroc: of the values of the cases in which the judge did not abstain; None with one class.
@@ -144,12 +144,14 @@ class Judged:
 
     Attributes:
         by_percent: the verdicts on its beginnings that could be judged, and on all of it.
+        graded: the value of all of it by `scoring="probability"`.
         first_shares: by criterion, the probability of the option shown first, in each order.
     """
 
     number: int
     row: Labelled
     by_percent: Mapping[int, Verdict]
+    graded: float
     first_shares: Mapping[str, tuple[float, float]]
 
     @property
@@ -228,7 +230,7 @@ def _case(judged: Judged, accept_value: float) -> Case:
         is_good=row.is_good,
         is_predicted_good=verdict.satisfies(accept_value),
         is_abstained=verdict.is_abstained,
-        value=verdict.value,
+        value=judged.graded,
         verdict=str(verdict),
     )
 

@@ -31,36 +31,39 @@ def aggregated(aggregate: Aggregate, values: Sequence[float], weights: Sequence[
     return 2 * math.prod(shares) - 1
 
 
-def is_open(aggregate: Aggregate, judged: Mapping[AnyCriterion, Finding], unjudged: Sequence[AnyCriterion]) -> bool:
-    """Whether the verdict may still depend on the criteria that were not judged yet."""
-    if any(_vetoes(*each) for each in judged.items()):
+def is_open(aggregate: Aggregate, criteria: Sequence[AnyCriterion], found: Mapping[str, Finding]) -> bool:
+    """Whether the verdict may still depend on those of the criteria about which nothing was found yet, by name."""
+    unjudged = [criterion for criterion in criteria if criterion.name not in found]
+    if any(_vetoes(criterion, found) for criterion in criteria):
         return False
     if any(criterion.veto for criterion in unjudged):
         return True
-    lowest = aggregate != "mean" and any(found.value == -1 for found in judged.values())
-    return bool(unjudged) and not lowest and not any(found.is_abstained for found in judged.values())
+    is_lowest = aggregate != "mean" and any(each.value == -1 for each in found.values())
+    return bool(unjudged) and not is_lowest and not any(each.is_abstained for each in found.values())
 
 
-def verdict_of(aggregate: Aggregate, found: Mapping[AnyCriterion, Finding]) -> Verdict:
+def verdict_of(aggregate: Aggregate, criteria: Sequence[AnyCriterion], found: Mapping[str, Finding]) -> Verdict:
     """The verdict: a veto rules out, an abstention settles nothing, and else there is the value of all."""
-    if not found:
+    judged = [criterion for criterion in criteria if criterion.name in found]
+    if not judged:
         return NOTHING_JUDGED
-    vetoed_by = tuple(criterion.name for criterion, each in found.items() if _vetoes(criterion, each))
-    abstained = tuple(criterion.name for criterion, each in found.items() if each.is_abstained)
+    vetoed_by = tuple(criterion.name for criterion in judged if _vetoes(criterion, found))
+    abstained = tuple(criterion.name for criterion in judged if found[criterion.name].is_abstained)
+    values = {criterion.name: found[criterion.name].value for criterion in judged}
     value = -1.0 if vetoed_by else 0.0
     if not vetoed_by and not abstained:
-        weights = [criterion.weight for criterion in found]
-        value = aggregated(aggregate, [each.value for each in found.values()], weights)
+        value = aggregated(aggregate, list(values.values()), [criterion.weight for criterion in judged])
+    masses = {criterion.name: found[criterion.name].mass for criterion in judged}
     return Verdict(
         value,
-        {criterion.name: each.value for criterion, each in found.items()},
+        values,
         is_vetoed=bool(vetoed_by),
         is_abstained=bool(abstained) and not vetoed_by,
-        masses={criterion.name: each.mass for criterion, each in found.items() if each.mass is not None},
+        masses={name: mass for name, mass in masses.items() if mass is not None},
         vetoed_by=vetoed_by,
         abstained=abstained,
     )
 
 
-def _vetoes(criterion: AnyCriterion, found: Finding) -> bool:
-    return criterion.veto and found.value < 0
+def _vetoes(criterion: AnyCriterion, found: Mapping[str, Finding]) -> bool:
+    return criterion.veto and criterion.name in found and found[criterion.name].value < 0

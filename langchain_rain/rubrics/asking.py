@@ -2,13 +2,15 @@
 
 import math
 import re
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Literal
 
-from langchain_rain.quoting import without_invisible
+import regex
+
+from langchain_rain.errors import EngineError
+from langchain_rain.quoting import as_seen
 from langchain_rain.rubrics.criteria import (
     MAX_RATING,
     MIN_RATING,
@@ -28,8 +30,15 @@ ANSWER_PREFIX = "The answer is: ("
 VALUE_OPTIONS = ("good", "bad")
 """What a function is asked about."""
 
+MAX_PATTERN_SECONDS = 1.0
+"""After which a pattern is given up: others wait for the same thread."""
+
 Scoring = Literal["binary", "probability"]
 """How the two orders of the options become a value; see `criterion_value`."""
+
+
+_SPEAKER = re.compile(r"^(Human|Assistant):", re.MULTILINE)
+_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ def _choice(criterion: Criterion, *, is_swapped: bool) -> Form:
 def _(criterion: YesNoCriterion) -> tuple[Form, ...]:
     yes, no = answers = ("Yes", "No")
     shown = (f" {yes}", f" {no}") if criterion.good == "yes" else (f" {no}", f" {yes}")
-    asked = f"Question: {criterion.question}\nAnswer with {yes} or {no}.\n"
+    asked = f"Question about the conversation: {criterion.question}\nAnswer with {yes} or {no}.\n"
     return (Form(criterion.instruction, asked, "The answer is:", answers, (), shown),)
 
 
@@ -113,7 +122,10 @@ def asked_about(
 
 def _asked_of_guard(criterion: GuardCriterion, transcript: Transcript) -> Asked:
     form = criterion.used_form
-    parts = {"transcript": evidence_of(transcript), "categories": "\n".join(criterion.categories)}
+    # Turns of the conversation are real in a prompt; what imitates one there, or in the answer, is quoted.
+    prompt = _SPEAKER.sub(lambda turn: f"{form.speaker(turn[1])}:", transcript.prompt)
+    evidence = evidence_of(replace(transcript, prompt=prompt), form=form.prompt, is_whole_form=True)
+    parts = {"transcript": evidence, "categories": "\n".join(criterion.categories)}
     question = re.sub(r"\{(transcript|categories)\}", lambda place: parts[place[1]], form.prompt)
     wrapper = (form.before, form.after) if form.before is not None and form.after is not None else None
     return Asked(question, form.answer_prefix, (form.good, form.bad), wrapper)
@@ -150,11 +162,10 @@ def _(
     criterion: ScaleCriterion, transcript: Transcript, replies: Sequence[OptionLogprobs], scoring: Scoring
 ) -> Finding:
     (reply,) = replies
-    highest = max(reply.logprobs)
-    if highest == -math.inf:
+    shares = shares_of(reply)
+    if not shares:
         return Finding(0.0, reply.mass, is_abstained=True)
-    shares = [math.exp(logprob - highest) for logprob in reply.logprobs]
-    mean = sum(rating * share for rating, share in enumerate(shares, start=MIN_RATING)) / sum(shares)
+    mean = sum(rating * share for rating, share in enumerate(shares, start=MIN_RATING))
     middle = (MIN_RATING + MAX_RATING) / 2
     return Finding((mean - middle) / (MAX_RATING - middle), reply.mass)
 
@@ -163,10 +174,31 @@ def _(
 def _(
     criterion: PatternCriterion, transcript: Transcript, replies: Sequence[OptionLogprobs], scoring: Scoring
 ) -> Finding:
-    readings = (transcript.answer, unicodedata.normalize("NFKC", without_invisible(transcript.answer)))
-    matches = [re.search(criterion.pattern, reading) is not None for reading in readings]
-    is_good = matches[0] if criterion.must_match is not None else not any(matches)
-    return Finding(1.0 if is_good else -1.0)
+    matches = (_matches(criterion, reading) for reading in _readings(criterion, transcript.answer))
+    return Finding(1.0 if any(matches) == (criterion.must_match is not None) else -1.0)
+
+
+def _readings(criterion: PatternCriterion, answer: str) -> Iterator[str]:
+    """The answer as it is; what must not match, is looked for in whatever else it may be to a reader, too."""
+    yield answer
+    if criterion.must_not_match is not None:
+        yield as_seen(answer)
+        if "\\" in answer:  # in the arguments of a tool call, as JSON writes them
+            yield as_seen(_ESCAPED.sub(_unescaped, answer))
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else {"n": "\n", "r": "\r", "t": "\t"}.get(escape[2], escape[2])
+
+
+def _matches(criterion: PatternCriterion, text: str) -> bool:
+    try:
+        return regex.search(criterion.pattern, text, timeout=MAX_PATTERN_SECONDS) is not None
+    except TimeoutError as error:
+        raise EngineError(
+            f"The pattern of {criterion.name!r} was not done with an answer of {len(text)} characters after "
+            f"{MAX_PATTERN_SECONDS:g} s, so nothing is known about it; write one that backtracks less."
+        ) from error
 
 
 @finding.register
@@ -184,6 +216,15 @@ def _(
     (reply,) = replies
     good, bad = reply.logprobs
     return Finding(2 * _vote(good, bad, scoring) - 1, reply.mass)
+
+
+def shares_of(reply: OptionLogprobs) -> list[float]:
+    """The probabilities of options among themselves; none if no option has any."""
+    highest = max(reply.logprobs)
+    if highest == -math.inf:
+        return []
+    weights = [math.exp(logprob - highest) for logprob in reply.logprobs]
+    return [weight / sum(weights) for weight in weights]
 
 
 def value_of(reply: OptionLogprobs) -> Finding:

@@ -9,6 +9,7 @@ import math
 from collections.abc import MutableMapping, Sequence
 from typing import TypeAlias
 
+from langchain_rain.rubrics.asking import shares_of
 from langchain_rain.rubrics.criteria import AnyCriterion
 from langchain_rain.search.protocol import OptionLogprobs, Transcript
 
@@ -46,13 +47,5 @@ def calibrated(replies: Sequence[OptionLogprobs], prior: Prior) -> list[OptionLo
 
 def _mean_logs(replies: Sequence[OptionLogprobs]) -> tuple[float, ...]:
     """The logs of the options' mean shares."""
-    shares = [_shares(reply) for reply in replies]
+    shares = [shares_of(reply) or [1 / len(reply.logprobs)] * len(reply.logprobs) for reply in replies]
     return tuple(math.log(max(LEAST_SHARE, sum(each) / len(shares))) for each in zip(*shares, strict=True))
-
-
-def _shares(reply: OptionLogprobs) -> list[float]:
-    highest = max(reply.logprobs)
-    if highest == -math.inf:
-        return [1 / len(reply.logprobs)] * len(reply.logprobs)
-    weights = [math.exp(logprob - highest) for logprob in reply.logprobs]
-    return [weight / sum(weights) for weight in weights]

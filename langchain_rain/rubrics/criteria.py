@@ -8,11 +8,11 @@ callable   a function of the user's: transcript -> value
 guard      a model that was trained to judge is asked in its own form
 """
 
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
+import regex
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -175,9 +175,10 @@ class ScaleCriterion(_AskedCriterion):
 
 
 class PatternCriterion(_Criterion):
-    """A regular expression (Python's `re.search`) that the answer must, or must not, match; no model is asked.
+    """A regular expression (`regex.search`, which reads those of `re`) that the answer must, or must not, match.
 
-    It is looked for in the answer as it is, and in the answer without invisible characters and compatibility forms.
+    No model is asked. What must not match is looked for in the answer as it is, in what a reader sees of it (without
+    invisible characters, in compatibility forms), and in that with the escapes of JSON resolved.
 
     Attributes:
         must_match: what a good answer matches; judges finished answers by default.
@@ -207,8 +208,8 @@ class PatternCriterion(_Criterion):
             )
         key = "must_match" if self.must_match is not None else "must_not_match"
         try:
-            compiled = re.compile(self.pattern)
-        except re.error as error:
+            compiled = regex.compile(self.pattern)
+        except regex.error as error:
             raise mistake(f"a regular expression is allowed, given {self.pattern!r}: {error}", key) from error
         if self.must_not_match is not None and compiled.search(""):
             raise mistake(f"it matches the empty text, so every answer, given {self.pattern!r}", key)
@@ -289,6 +290,10 @@ class GuardForm(Frozen):
     answer_prefix: str = Field(default="", description="What its answer begins with.")
     before: str | None = Field(default=None, description="What stands before in place of the chat template.")
     after: str | None = Field(default=None, description="What stands after in place of the chat template.")
+
+    def speaker(self, name: str) -> str:
+        """How it names "Human" or "Assistant"."""
+        return self.user if name == "Human" else self.assistant
 
     @classmethod
     def load(cls, name: str) -> "GuardForm":

@@ -61,13 +61,12 @@ class RubricJudge:
     def __call__(self, transcript: Transcript) -> Steps[Verdict]:
         """Judges a transcript, in one round for each kind of cost."""
         applicable = [each for each in self.rubric.criteria if transcript.is_finished or each.applies_to == "prefix"]
-        found: dict[AnyCriterion, Finding] = {}
+        found: dict[str, Finding] = {}
         for kinds in BY_COST:
             criteria = [each for each in applicable if each.kind in kinds]
-            unjudged = [each for each in applicable if each not in found]
-            if criteria and (not found or is_open(self.rubric.aggregate, found, unjudged)):
+            if criteria and is_open(self.rubric.aggregate, applicable, found):
                 found |= yield from self._find(criteria, transcript)
-        return verdict_of(self.rubric.aggregate, {each: found[each] for each in applicable if each in found})
+        return verdict_of(self.rubric.aggregate, applicable, found)
 
     def guidance(self, verdict: Verdict) -> str:
         """What the criteria want that a draft did not meet; what all of them want, if no one is to blame."""
@@ -84,13 +83,13 @@ class RubricJudge:
             for asked in asked_about(criterion, transcript, self.rubric.template or self.template, shown)
         )
 
-    def _find(self, criteria: Sequence[AnyCriterion], transcript: Transcript) -> Steps[dict[AnyCriterion, Finding]]:
+    def _find(self, criteria: Sequence[AnyCriterion], transcript: Transcript) -> Steps[dict[str, Finding]]:
         """What is found about criteria, asked in one round."""
         if self.priors is not None:
             yield from self._learn_priors([each for each in criteria if each.kind in CALIBRATED_KINDS], self.priors)
         replies = yield from _ask_in_one_round([self.requests_about(each, transcript) for each in criteria])
         return {
-            criterion: self._finding(criterion, transcript, own)
+            criterion.name: self._finding(criterion, transcript, own)
             for criterion, own in zip(criteria, replies, strict=True)
         }
 
@@ -106,7 +105,9 @@ class RubricJudge:
         asked = [self.requests_about(criterion, text) for criterion in unknown for text in CONTENT_FREE]
         replies = iter((yield from _ask_in_one_round(asked)))
         for criterion in unknown:
-            priors[criterion.name] = prior_of(criterion, [next(replies) for _ in CONTENT_FREE])
+            told = [next(replies) for _ in CONTENT_FREE]
+            sure = [each for each in told if all(reply.mass > self.min_option_mass for reply in each)]
+            priors[criterion.name] = prior_of(criterion, sure or told)
 
 
 @dataclass(frozen=True, slots=True)

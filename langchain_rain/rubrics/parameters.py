@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from langchain_rain.errors import Mistake, RubricError
 from langchain_rain.quoting import as_evidence
-from langchain_rain.rubrics.criteria import Frozen
+from langchain_rain.rubrics.criteria import Frozen, mistake
 from langchain_rain.rubrics.rendering import free_boundary
 
 _PLACE = re.compile(r"\{(?!transcript\}|categories\})([A-Za-z_]\w*)\}")  # but for the places of a guard's form
+_GUARD_PLACE = re.compile(r"\{(transcript|categories)\}")
 _PATTERNS = ("must_match", "must_not_match")
 
 
@@ -29,6 +30,12 @@ class Parameter(Frozen):
     type: Literal["text", "documents"] = Field(default="text", description="One text, or a list of texts.")
     default: str | None = Field(default=None, description="The value where none is given.")
     allowed: tuple[str, ...] = Field(default=(), description="The only values there are; empty for any.")
+
+    @model_validator(mode="after")
+    def _check_default(self) -> Self:
+        if self.allowed and self.default is not None and self.default not in self.allowed:
+            raise mistake(f"one of {', '.join(self.allowed)} is allowed, given {self.default!r}", "default")
+        return self
 
 
 def filled(data: Any, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> Any:
@@ -63,7 +70,7 @@ def _texts(name: str, parameter: Parameter, given: Mapping[str, Any]) -> list[st
         raise RubricError(f"{name}: {wanted} is allowed, given {value!r}.")
     if not texts or not all(text.strip() for text in texts):
         raise RubricError(f"{name}: it must say something, given {value!r}.")
-    if parameter.allowed and value not in parameter.allowed:
+    if parameter.allowed and not set(texts) <= set(parameter.allowed):
         raise RubricError(f"{name}: {', '.join(parameter.allowed)} is allowed, given {value!r}.")
     return texts
 
@@ -81,8 +88,9 @@ def _fill(
         if texts is None:
             return place[0]
         if is_pattern:
-            return "|".join(map(re.escape, texts))
+            return f"(?:{'|'.join(map(re.escape, texts))})"
         shown = [as_evidence(text, labels="AB", is_turn=True, is_line_start=True) for text in texts]
+        shown = [_GUARD_PLACE.sub(r"{ \1 }", text) for text in shown]
         return fenced(shown) if parameters[place[1]].type == "documents" else shown[0]
 
     if isinstance(data, str):

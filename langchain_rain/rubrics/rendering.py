@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from langchain_rain.errors import Mistake, RubricError
-from langchain_rain.quoting import as_evidence, ends_in_empty_line, quoted, spelled_out, without_invisible
+from langchain_rain.quoting import (
+    as_evidence,
+    ends_in_empty_line,
+    quoted,
+    spelled_out,
+    without_forms,
+    without_invisible,
+)
 from langchain_rain.search.protocol import Transcript
 
 Template: TypeAlias = Literal["plain", "fenced"] | str
@@ -25,7 +32,11 @@ PLACES = ("instruction", "examples", "transcript", "options")
 BOUNDARY = "conversation"
 """Names the boundaries of a fence; with a number where a text already has it."""
 
+MIN_LINE = 8
+"""Characters of a line of a guard's form that a transcript must not have."""
+
 _PLACE = re.compile(r"\{(\w+)\}")
+_TAG = re.compile(r"</?([A-Za-z][\w ]*?)(?:-\d+)?>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +92,24 @@ def render(
     return _PLACE.sub(lambda place: parts.get(place[1], place[0]), template)
 
 
-def evidence_of(transcript: Transcript, labels: Sequence[str] = ()) -> str:
-    """The transcript as a judge reads it: nothing in it can be taken for a part of the question."""
+def evidence_of(
+    transcript: Transcript, labels: Sequence[str] = (), *, form: str = "", is_whole_form: bool = False
+) -> str:
+    """The transcript as a judge reads it: nothing in it can be taken for a part of the question.
+
+    Args:
+        transcript: what is to be judged.
+        labels: of the options.
+        form: a text of ours around it; what stands in angle brackets in it stands in none in the transcript.
+        is_whole_form: whether the lines of the form stand for themselves, as those of a guard do.
+    """
     prompt = without_invisible(transcript.prompt)
     answer = quoted(transcript.answer, is_line_start=ends_in_empty_line(prompt))
     # Both together, as a label may begin in the one and end in the other.
-    return as_evidence(prompt + answer, labels=labels, is_turn=False, is_line_start=True)
+    shown = as_evidence(prompt + answer, labels=labels, is_turn=False, is_line_start=True)
+    tags = {name for name in _TAG.findall(form) if name != BOUNDARY}
+    lines = [line.strip() for line in form.splitlines() if is_whole_form and _is_text(line)]
+    return without_forms(shown, tags=tags, lines=lines) if tags or lines else shown
 
 
 def check_template(template: str, *, needs_examples: bool) -> None:
@@ -109,7 +132,12 @@ def check_template(template: str, *, needs_examples: bool) -> None:
 
 
 def _evidence(form: Form, transcript: Transcript) -> str:
-    return evidence_of(transcript, form.labels)
+    return evidence_of(transcript, form.labels, form=form.instruction)
+
+
+def _is_text(line: str) -> bool:
+    """Whether a line of a form says something, and is neither a place nor a tag."""
+    return len(line) > MIN_LINE and "{" not in line and not _TAG.fullmatch(line.strip())
 
 
 def free_boundary(name: str, texts: Sequence[str]) -> str:

@@ -211,6 +211,18 @@ class Rubric(Frozen):
         return [example for example in self.examples if example.criterion == criterion.name]
 
 
+def as_rubric(rubric: Rubric | str | os.PathLike[str]) -> Rubric:
+    """The rubric that is meant: itself, a file (by its ending), or one of the library.
+
+    Raises:
+        RubricError: there is none, or it is malformed, or leaves parameters open.
+    """
+    if isinstance(rubric, Rubric):
+        return rubric
+    is_file = not isinstance(rubric, str) or rubric.endswith((".yaml", ".yml"))
+    return Rubric.from_yaml(rubric) if is_file else Rubric.load(str(rubric))
+
+
 class RubricFile(Rubric):
     """What a YAML file holds: a rubric, and the parameters that its texts leave open.
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from langchain_rain.rubrics.evaluate import RubricJudge
-from langchain_rain.rubrics.rubric import Example
-from langchain_rain.search.protocol import Steps, Verdict, together
+from langchain_rain.rubrics.rubric import Example, Rubric
+from langchain_rain.search.protocol import Steps, Transcript, Verdict, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +35,39 @@ def judge_worked_examples(judge: RubricJudge) -> Steps[list[Judged]]:
     return [Judged(*each) for each in zip(judge.rubric.examples, verdicts, strict=True)]
 
 
-def is_at_chance(judged: Sequence[Judged]) -> bool:
-    """Whether a coin would have done as well: the mean of the shares that are right of the good and the bad ones.
+def at_chance(judged: Sequence[Judged]) -> list[str]:
+    """The criteria of whose examples a coin would have judged as many rightly.
 
-    Without both good and bad examples there is no telling, and it is not.
+    Counted is the mean of the shares that are right of the good and of the bad ones. Without both there is no telling.
     """
-    shares = []
-    for is_good in (True, False):
-        of_kind = [each.is_right for each in judged if each.example.is_good == is_good]
-        if not of_kind:
-            return False
-        shares.append(sum(of_kind) / len(of_kind))
-    return sum(shares) / 2 <= 0.5
+    names = dict.fromkeys(each.example.criterion for each in judged)
+    return [name for name in names if _is_at_chance([each for each in judged if each.example.criterion == name])]
+
+
+def _is_at_chance(judged: Sequence[Judged]) -> bool:
+    good, bad = ([each.is_right for each in judged if each.example.is_good == is_good] for is_good in (True, False))
+    return bool(good and bad) and sum(good) / len(good) + sum(bad) / len(bad) <= 1
+
+
+def rubric_for(rubric: Rubric, transcript: Transcript, criterion: str | None) -> Rubric:
+    """The rubric by which a transcript of known truth is judged: it is not shown among the examples.
+
+    Args:
+        rubric: the whole of it.
+        transcript: what is to be judged.
+        criterion: the one to judge by alone; None for all.
+    """
+    update: dict[str, Any] = {"examples": tuple(each for each in rubric.examples if each.transcript != transcript)}
+    if criterion is not None:
+        update["criteria"] = tuple(each for each in rubric.criteria if each.name == criterion)
+        update["examples"] = tuple(each for each in update["examples"] if each.criterion == criterion)
+        update["aggregate"] = "mean"  # the value of one criterion is its own
+    return rubric.model_copy(update=update)
 
 
 def _without(judge: RubricJudge, example: Example) -> RubricJudge:
-    """The judge of one criterion, to whom this example is not shown."""
-    rubric = judge.rubric
-    alone = rubric.model_copy(
-        update={
-            "criteria": tuple(each for each in rubric.criteria if each.name == example.criterion),
-            "examples": tuple(each for each in rubric.examples if each.transcript != example.transcript),
-            "aggregate": "mean",  # the value of one criterion is its own
-        }
-    )
-    return replace(judge, rubric=alone)
+    """The judge of one criterion, to whom this example is not shown.
+
+    Not calibrated: what was learnt with other examples before it is not what the whole rubric is judged with.
+    """
+    return replace(judge, rubric=rubric_for(judge.rubric, example.transcript, example.criterion), priors=None)

@@ -139,14 +139,17 @@ def accept(search: Search, *, is_above_threshold: bool) -> Steps[tuple[Node | No
     """The child of the root to commit, and whether the text up to its end was judged well.
 
     Children are judged directly, without a rollout, where that decides: under a rubric that may veto, and where the
-    search ended below `value_threshold` and `accept_value` asks for more than -1. None if no child passes.
+    search ended below `value_threshold` (or that is below `accept_value`) and `accept_value` asks for more than -1.
+    None if no child passes.
     """
     config, ranked = search.config, ranked_children(search.tree.root)
-    if not search.judge.can_veto and (is_above_threshold or config.accept_value <= -1):
-        return ranked[0], is_above_threshold
+    is_enough = is_above_threshold and config.value_threshold >= config.accept_value
+    if not search.judge.can_veto and (is_enough or config.accept_value <= -1):
+        return ranked[0], is_enough
     for child in ranked:
         verdict = yield from evaluate(search, child.text, is_finished=child.finish_reason is not None)
-        stands = is_above_threshold and child is ranked[0]  # of this one only a veto is asked
+        # Of this one only a veto is asked, and that there is a judgement.
+        stands = is_enough and child is ranked[0] and not verdict.is_abstained
         if not verdict.is_vetoed and (stands or verdict.value >= config.accept_value):
             return child, stands or verdict.satisfies(config.accept_value)
     return None, False
