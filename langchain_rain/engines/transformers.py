@@ -388,14 +388,12 @@ class TransformersEngine:
     def _tree(self, context: Context) -> PrefixTree:
         """The tree of cached tokens of a conversation, in a row of its own."""
         if context not in self._trees:
-            self._trees[context] = PrefixTree(CACHE_FACTOR * self._room(context))
+            conversation = self._conversations[context]
+            room = len(conversation.prompt_tokens) + conversation.max_tokens + CACHE_MARGIN
+            self._trees[context] = PrefixTree(CACHE_FACTOR * room)
             taken = set(self._rows.values())
             self._rows[context] = next(row for row in itertools.count() if row not in taken)
         return self._trees[context]
-
-    def _room(self, context: Context) -> int:
-        conversation = self._conversations[context]
-        return len(conversation.prompt_tokens) + conversation.max_tokens + CACHE_MARGIN
 
     def _forget_everything(self) -> None:
         """After a forward pass that failed nothing in the cache can be trusted."""
