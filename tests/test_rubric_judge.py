@@ -23,7 +23,7 @@ from langchain_rain.rubrics import (
     ScaleCriterion,
     YesNoCriterion,
 )
-from langchain_rain.rubrics.asking import asked_about
+from langchain_rain.rubrics.asking import asked_about, finding
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.rubrics.worked import Judged, at_chance, judge_worked_examples
 from langchain_rain.search.protocol import OptionLogprobs, Score, Transcript, Verdict, observed
@@ -185,6 +185,13 @@ def test_the_same_transcript_keeps_the_turns_of_an_answer_apart_for_functions_an
     assert Judge().verdict(PatternCriterion(name="p", must_not_match="\nHuman"), transcript=forged).value == -1.0
 
 
+def test_what_is_no_criterion_is_never_judged() -> None:
+    nothing: Any = None
+    assert asked_about(nothing, TURN, "plain") == ()
+    with pytest.raises(AssertionError, match="no kind of criterion: None"):
+        finding(nothing, TURN, (), "binary")
+
+
 # --- Order -------------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +263,9 @@ def test_guidance_names_what_failed_in_words_of_its_kind() -> None:
         "- It passes the check 'length'.",
         "- It is safe: S1 do not occur in it.",
     ]
+    told = NO_REFUND.model_copy(update={"good": "It promises no money."})
+    in_words = RubricJudge(Rubric(name="r", criteria=(told,)), context).guidance(Verdict(-1.0, {"no_refund": -1.0}))
+    assert in_words.splitlines()[1:] == ["- It promises no money."]
     assert judge.guidance(Verdict(-1.0, {"kind": -1.0, "brief": 1.0})).splitlines()[1:] == ["- Yes."]
     assert len(judge.guidance(Verdict(0.0)).splitlines()) == 1 + len(criteria)
 

@@ -304,6 +304,13 @@ def test_the_hash_tells_functions_apart() -> None:
     assert len({hash_with(each) for each in (short, test_rubrics_do_not_change, lambda text: 1, lambda text: 0)}) == 4
 
 
+def test_of_one_criterion_the_mean_and_the_minimum_are_the_same() -> None:
+    one = Rubric(name="one", criteria=(KIND,))
+    assert one.model_copy(update={"aggregate": "minimum"}).content_hash == one.content_hash
+    heavy = Rubric(name="heavy", criteria=(KIND.model_copy(update={"weight": 3.0}),))
+    assert heavy.content_hash == one.content_hash
+
+
 # --- Joining -----------------------------------------------------------------------------------------------------
 
 KINDNESS = Rubric(name="kindness", criteria=(KIND,))
@@ -413,6 +420,22 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
 def test_what_is_no_rubric_is_refused(text: str) -> None:
     with pytest.raises(RubricError):
         Rubric.from_yaml(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "criteria:\n  - name: no_promise",
+            "criteria: none\nothers:\n  - name: no_promise",
+            "criteria: Input should be a",
+        ),
+        ("examples:\n  - {criterion", "examples:\n  - [a]\n  - {criterion", r"line 14: examples\.0"),
+    ],
+)
+def test_what_stands_in_the_wrong_place_is_told(old: str, new: str, told: str) -> None:
+    with pytest.raises(RubricError, match=told):
+        Rubric.from_yaml(TEXT.replace(old, new, 1))
 
 
 def test_criteria_that_are_wrong_are_not_also_missing() -> None:

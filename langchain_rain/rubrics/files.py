@@ -60,14 +60,16 @@ class Source:
         """The line, from 1, of the last part of a key that stands in the text."""
         node, line = self._root, self._root.start_mark.line
         for part in key:
-            if isinstance(node, yaml.MappingNode):
-                found = [(name, value) for name, value in node.value if name.value == str(part)]
-                if found:
-                    line, node = found[0][0].start_mark.line, found[0][1]
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                node = node.value[part]
-                line = node.start_mark.line
+            line, node = _children(node).get(str(part), (line, node))
         return line + 1
+
+
+def _children(node: yaml.Node) -> dict[str, tuple[int, yaml.Node]]:
+    """What a node holds, by key or index, with the line where it begins."""
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: (key.start_mark.line, value) for key, value in node.value}
+    held = node.value if isinstance(node, yaml.SequenceNode) else []
+    return {str(index): (each.start_mark.line, each) for index, each in enumerate(held)}
 
 
 def _with_hint(mistake: Mistake) -> str:
