@@ -286,6 +286,7 @@ class RainArguments(BaseModel):
         """
         stop = stop if stop is not None else self.stop or []
         check_stop(stop)
+        self._check_function()  # a call may bring a rubric of its own
         writer, judging_engine, config = self.writer, self.judging_engine, self.searching_config
         writing = _open(writer, prompt, max_tokens=self.answer_limit, stop=stop)
         try:

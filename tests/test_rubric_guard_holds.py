@@ -172,6 +172,12 @@ def test_a_function_as_judge_makes_no_criterion_go_missing(criterion: Any) -> No
         kitchen_llm(judge=finds_bombs, rubric=rubric(EDIBLE, criterion))
 
 
+def test_a_rubric_of_a_call_makes_no_criterion_go_missing_either() -> None:
+    chat = ChatRain(model=Kitchen(), judge=finds_bombs, rubric=RUBRIC, config=CONFIG)
+    with pytest.raises(RainConfigError, match="'p' of the rubric would not be judged"):
+        chat.invoke("Hi", rubric=rubric(PatternCriterion(name="p", must_not_match="soup")))
+
+
 def test_a_rubric_may_be_given_as_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(rubric(EDIBLE).to_yaml(), encoding="utf-8")
