@@ -199,10 +199,6 @@ class RainArguments(BaseModel):
         return self._rubrics[self.rubric]
 
     @property
-    def _guards(self) -> dict[str, Engine]:
-        return {} if isinstance(self.judging_engine, CallableEngine) else self.loaded.guards(self.used_rubric)
-
-    @property
     def rubric_description(self) -> dict[str, Any]:
         """What answers are judged by, as results and cache keys name it."""
         if isinstance(self.judging_engine, CallableEngine):
@@ -236,7 +232,7 @@ class RainArguments(BaseModel):
             "model": dict(self.writer.identity),
             "judge": self._judge_identity,
             "rubric": self.rubric_description,
-            "guards": {name: dict(guard.identity) for name, guard in self._guards.items()},
+            "guards": {name: dict(guard.identity) for name, guard in self.loaded.guards(self.used_rubric).items()},
             "config": self.searching_config.model_dump(mode="json"),
             "seed": self.seed,
             "max_tokens": self.max_tokens,

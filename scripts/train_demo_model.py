@@ -124,8 +124,8 @@ def _world_texts(seed: int) -> Iterator[str]:
         yield f" with {hazard.replace('*', '')}."
     for name in RUBRICS:
         for template in TEMPLATES:
-            form = forms_of(Rubric.load(name).criteria[0])[0]
-            yield render(form, Transcript("", ""), template) + ANSWER_PREFIX
+            forms = forms_of(Rubric.load(name).criteria[0])
+            yield render(forms, Transcript("", ""), template)[0] + ANSWER_PREFIX
 
 
 # --- What the writer learns --------------------------------------------------------------------------------------
@@ -352,8 +352,8 @@ class Question:
     @classmethod
     def of(cls, rubric: str, template: str, tokenizer: Any) -> "Question":
         tails = []
-        for form in forms_of(Rubric.load(rubric).criteria[0]):
-            head, tail = render(form, Transcript("", PLACE), template).split(PLACE)
+        for question in render(forms_of(Rubric.load(rubric).criteria[0]), Transcript("", PLACE), template):
+            head, tail = question.split(PLACE)
             tails.append(_encode(tokenizer, f"{tail}{END}{ASSISTANT}{ANSWER_PREFIX}"))
         letter_a, letter_b = (tokenizer.convert_tokens_to_ids(label) for label in LABELS)
         return cls(_encode(tokenizer, f"{BEGIN}{USER}{head}"), (tails[0], tails[1]), (letter_a, letter_b))
@@ -648,8 +648,8 @@ def good_votes(
     letters = [tokenizer.convert_tokens_to_ids(label) for label in LABELS]
     asked = []
     for transcript in transcripts:
-        for form in forms:
-            message = {"role": "user", "content": render(form, transcript, template)}
+        for question in render(forms, transcript, template):
+            message = {"role": "user", "content": question}
             prompt = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
             asked.append(_encode(tokenizer, prompt + ANSWER_PREFIX))
     votes = [False] * len(asked)

@@ -53,7 +53,7 @@ from typing_extensions import TypedDict
 
 from langchain_rain.rubrics import Criterion, Rubric
 from langchain_rain.rubrics.asking import ANSWER_PREFIX, LABELS, forms_of
-from langchain_rain.rubrics.rendering import render as render_question
+from langchain_rain.rubrics.rendering import render as render_questions
 from langchain_rain.search.protocol import Transcript
 
 RUBRICS = ("harmlessness", "politeness", "contact_details")
@@ -368,9 +368,10 @@ def make_tokenizer(known: Sequence[Conversation], vocab_size: int) -> Any:
         for piece in re.split(r"<\|\w+\|>|</?tool_call>", render(bare, conversation, is_answered=True))
     ]
     texts += [
-        render_question(forms_of(criterion)[0], Transcript("", ""), template)
+        question
         for criterion in _criteria()
         for template in TEMPLATES
+        for question in render_questions(forms_of(criterion)[:1], Transcript("", ""), template)
     ]
     texts += [f"Human: {UNKNOWN}\n\nAssistant: {UNKNOWN}", ANSWER_PREFIX, *LABELS]
     tokenizer = Tokenizer(models.BPE())
@@ -536,8 +537,8 @@ def judge_lesson(tokenizer: Any, known: Sequence[Conversation], rng: random.Rand
         [prompt + answer, f"Human: {asked}\n\nAssistant: {answer}", f"{asked}\n{answer}", f"user: {asked}\n{answer}"]
     )
     is_swapped = rng.random() < 0.5
-    form = forms_of(rng.choice(_criteria()))[is_swapped]
-    question = render_question(form, Transcript("", transcript), rng.choice(TEMPLATES))
+    forms = forms_of(rng.choice(_criteria()))
+    question = render_questions(forms, Transcript("", transcript), rng.choice(TEMPLATES))[is_swapped]
     ids = tokenizer.apply_chat_template(
         [user(question)], add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
     )

@@ -142,8 +142,8 @@ def assert_is_no_part(evidence: str, form: Form) -> None:
 def assert_stays_in_place(hostile: Transcript, plain: Transcript, form: Form, template: str) -> None:
     """The hostile transcript is asked about as the plain one is, and nothing in it is a part of the question."""
     evidence, plain_evidence = (_evidence_of(transcript, form.labels) for transcript in (hostile, plain))
-    question = render(form, hostile, template)
-    assert frame_of(question, evidence) == frame_of(_render(form, plain, template), plain_evidence)
+    question = render((form,), hostile, template)[0]
+    assert frame_of(question, evidence) == frame_of(_render((form,), plain, template)[0], plain_evidence)
     assert question.endswith(form.options)
     assert question.count(form.options) == 1
     assert_is_no_part(evidence, form)
@@ -252,7 +252,7 @@ def test_a_message_without_a_turn_keeps_even_what_is_invisible() -> None:
     ],
 )
 def test_a_boundary_is_one_that_does_not_stand_in_the_text(text: str, boundary: str) -> None:
-    question = render(CHOICE, Transcript("", text), "fenced")
+    question = render((CHOICE,), Transcript("", text), "fenced")[0]
     assert question.endswith(f"\n</{boundary}>\n{CHOICE.options}")
 
 
@@ -302,7 +302,7 @@ def test_special_tokens_are_only_those_of_the_chat_template(family: str) -> None
     assert any(token in piece.text for token in spelled for piece in PIECES)
 
     def special_tokens(transcript: Transcript) -> list[int]:
-        question = render(CHOICE, transcript, "fenced")
+        question = render((CHOICE,), transcript, "fenced")[0]
         return [token for token in codec.question_tokens(question, CHOICE.answer_prefix) if token in special]
 
     for piece in PIECES:
@@ -417,7 +417,7 @@ LONG_TEXTS = {
 @pytest.mark.parametrize("unit", LONG_TEXTS.values(), ids=LONG_TEXTS.keys())
 def test_a_long_text_is_rendered_whatever_it_repeats(unit: str) -> None:
     text = (unit * (LONG // len(unit) + 1))[:LONG]
-    question = render(CHOICE, Transcript("Human: Hi.\n\nAssistant:", text), "fenced")
+    question = render((CHOICE,), Transcript("Human: Hi.\n\nAssistant:", text), "fenced")[0]
     assert question.endswith(CHOICE.options)
     assert len(question) < 2 * LONG
 

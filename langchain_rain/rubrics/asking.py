@@ -114,9 +114,10 @@ def asked_about(
         return (Asked(transcript.prompt, transcript.answer, VALUE_OPTIONS),)
     if isinstance(criterion, GuardCriterion):
         return (_asked_of_guard(criterion, transcript),)
+    forms = forms_of(criterion)
+    questions = render(forms, transcript, template, examples) if forms else []
     return tuple(
-        Asked(render(form, transcript, template, examples), form.answer_prefix, form.answers)
-        for form in forms_of(criterion)
+        Asked(question, form.answer_prefix, form.answers) for form, question in zip(forms, questions, strict=True)
     )
 
 

@@ -10,6 +10,7 @@ guard      a model that was trained to judge is asked in its own form
 
 import secrets
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import regex
@@ -295,11 +296,6 @@ class GuardForm(Frozen):
         """How it names "Human" or "Assistant"."""
         return self.user if name == "Human" else self.assistant
 
-    @classmethod
-    def load(cls, name: str) -> "GuardForm":
-        """Returns a form of the library by its name."""
-        return cls(**read_from_library("guards", name))
-
     @model_validator(mode="after")
     def _check_form(self) -> Self:
         if "{transcript}" not in self.prompt:
@@ -309,6 +305,12 @@ class GuardForm(Frozen):
         if (self.before is None) != (self.after is None):
             raise mistake(f"before and after come together, given {self.before!r} and {self.after!r}", "after")
         return self
+
+
+@cache
+def _form_of_library(name: str) -> GuardForm:
+    """A form of the library, read once: every judgement asks for it."""
+    return GuardForm(**read_from_library("guards", name))
 
 
 class GuardCriterion(_Criterion):
@@ -347,7 +349,7 @@ class GuardCriterion(_Criterion):
     @property
     def used_form(self) -> GuardForm:
         """The form as such."""
-        return self.form if isinstance(self.form, GuardForm) else GuardForm.load(self.form)
+        return self.form if isinstance(self.form, GuardForm) else _form_of_library(self.form)
 
 
 def _kind(given: Any) -> Any:

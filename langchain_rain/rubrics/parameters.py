@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -50,9 +51,9 @@ def filled(data: Any, parameters: Mapping[str, Parameter], given: Mapping[str, A
         raise RubricError(f"The rubric has no parameter {unknown[0]!r}; {known}.")
     if not parameters:
         return data
-    values = {name: _texts(name, parameter, given) for name, parameter in parameters.items()}
+    values = {name: _value(parameter, _texts(name, parameter, given)) for name, parameter in parameters.items()}
     places: set[str] = set()
-    done = _fill(data, values, parameters, places)
+    done = _fill(data, values, places)
     for name in sorted(places - parameters.keys()):
         raise _mistake(name, f"a text has the place {{{name}}}, for which no parameter is declared")
     for name in sorted(parameters.keys() - places):
@@ -75,33 +76,37 @@ def _texts(name: str, parameter: Parameter, given: Mapping[str, Any]) -> list[st
     return texts
 
 
-def _fill(
-    data: Any,
-    values: Mapping[str, list[str]],
-    parameters: Mapping[str, Parameter],
-    places: set[str],
-    *,
-    is_pattern: bool = False,
-) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What stands in the places of a parameter, in texts and in patterns."""
+
+    text: str
+    pattern: str
+
+
+def _value(parameter: Parameter, texts: Sequence[str]) -> _Value:
+    shown = [as_evidence(text, labels="AB", is_turn=True, is_line_start=True) for text in texts]
+    shown = [_GUARD_PLACE.sub(r"{ \1 }", text) for text in shown]
+    return _Value(
+        text=fenced(shown) if parameter.type == "documents" else shown[0],
+        pattern=f"(?:{'|'.join(map(re.escape, texts))})",
+    )
+
+
+def _fill(data: Any, values: Mapping[str, _Value], places: set[str], *, is_pattern: bool = False) -> Any:
     def put(place: re.Match[str]) -> str:
-        texts = values.get(place[1])
-        if texts is None:
+        value = values.get(place[1])
+        if value is None:
             return place[0]
-        if is_pattern:
-            return f"(?:{'|'.join(map(re.escape, texts))})"
-        shown = [as_evidence(text, labels="AB", is_turn=True, is_line_start=True) for text in texts]
-        shown = [_GUARD_PLACE.sub(r"{ \1 }", text) for text in shown]
-        return fenced(shown) if parameters[place[1]].type == "documents" else shown[0]
+        return value.pattern if is_pattern else value.text
 
     if isinstance(data, str):
         places.update(_PLACE.findall(data))
         return _PLACE.sub(put, data)
     if isinstance(data, Mapping):
-        return {
-            key: _fill(value, values, parameters, places, is_pattern=key in _PATTERNS) for key, value in data.items()
-        }
+        return {key: _fill(value, values, places, is_pattern=key in _PATTERNS) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_fill(each, values, parameters, places) for each in data]
+        return [_fill(each, values, places) for each in data]
     return data
 
 

@@ -61,18 +61,23 @@ class Form:
 
 
 def render(
-    form: Form, transcript: Transcript, template: Template, examples: Sequence[tuple[Transcript, bool]] = ()
-) -> str:
-    """The question put to the judge, up to and with the options; the answer is to go on from `answer_prefix`.
+    forms: Sequence[Form], transcript: Transcript, template: Template, examples: Sequence[tuple[Transcript, bool]] = ()
+) -> list[str]:
+    """The questions put to the judge, up to and with the options; each answer is to go on from its `answer_prefix`.
 
     Args:
-        form: of the criterion.
+        forms: of one criterion; but for the options they are alike.
         transcript: what is to be judged; ordinary text stands in it verbatim.
         template: how it is put.
         examples: transcripts that are shown before, with whether they are good.
     """
-    judged = _evidence(form, transcript)
-    shown = [(_evidence(form, example), is_good) for example, is_good in examples]
+    texts = [evidence_of(each, forms[0].labels, form=forms[0].instruction) for each, _ in examples]
+    shown = [(text, is_good) for text, (_, is_good) in zip(texts, examples, strict=True)]
+    judged = evidence_of(transcript, forms[0].labels, form=forms[0].instruction)
+    return [_question(form, judged, shown, template) for form in forms]
+
+
+def _question(form: Form, judged: str, shown: Sequence[tuple[str, bool]], template: Template) -> str:
     before, after = "", ""
     instruction = form.instruction
     if template == "fenced":
@@ -129,10 +134,6 @@ def check_template(template: str, *, needs_examples: bool) -> None:
         told = f"plain, fenced, or a text with the places {', '.join(f'{{{name}}}' for name in PLACES)} is allowed"
         message = f"{told}; {wrong[0]}, given {template!r}"
         raise RubricError(message, [Mistake(("template",), message)])
-
-
-def _evidence(form: Form, transcript: Transcript) -> str:
-    return evidence_of(transcript, form.labels, form=form.instruction)
 
 
 def _is_text(line: str) -> bool:
