@@ -89,8 +89,9 @@ class Expand:
 class Rollout:
     """Sample on from `prefix` (full distribution) until the text ends in one of `until`, or the answer ends.
 
-    No token at all if `prefix` is not empty and its text already ends so. At most `max_tokens` tokens, None for as
-    many as the context allows.
+    No token at all if `prefix` is not empty and its text already ends so; with `min_tokens` an end in `until` counts
+    only after that many. At most `max_tokens` tokens, None for as many as the context allows. `guidance` is put before
+    the model, where it fits into its context, so that it writes better.
     """
 
     context: Context
@@ -99,6 +100,8 @@ class Rollout:
     max_tokens: int | None
     temperature: float
     seed: int
+    min_tokens: int = 0
+    guidance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
