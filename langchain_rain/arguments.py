@@ -24,8 +24,9 @@ from langchain_rain.judging import Loaded, open_judge, warn_if_at_chance
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rubric import as_rubric
+from langchain_rain.search import adaptive, paper
 from langchain_rain.search.drafts import draft
-from langchain_rain.search.paper import SearchResult, generate
+from langchain_rain.search.paper import SearchResult
 from langchain_rain.search.protocol import Context, derive_search_seed
 from langchain_rain.search.state import Search
 
@@ -307,7 +308,8 @@ class RainArguments(BaseModel):
             transcript=transcript,
         )
         writes_whole = isinstance(writer, ChatEngine) and writer.writes_whole_messages
-        steps = (draft if writes_whole else generate)(search)
+        play = draft if writes_whole else adaptive.generate if config.adaptive else paper.generate
+        steps = play(search)
         contexts = {writing: writer, **judging.contexts}
         return Answer(search, Job(steps, contexts, budget or self.budget), seed, self)
 

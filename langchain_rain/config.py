@@ -9,13 +9,34 @@ from langchain_rain.errors import RainConfigError, describe_mistakes
 from langchain_rain.search.config import SearchConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"accept_value": -1.0, "min_option_mass": 0.0, "proposals": "resampled"},
+    "balanced": {},
+    "fast": {"segment_lengths": (16, 32, 64), "hold_back": 0, "max_simulations": 16, "proposals": "resampled"},
+    "thorough": {
+        "adaptive": False,
+        "temperature": 1.0,
+        "similarity_scope": "all",
+        "adds_children": True,
+        "max_simulations": 50,
+    },
+    "paper": {
+        "adaptive": False,
+        "num_parallel_leaves": 1,
+        "temperature": 1.0,
+        "max_simulations": 50,
+        "max_rollout_tokens": None,
+        "similarity_scope": "all",
+        "adds_children": True,
+        "accept_value": -1.0,
+        "min_option_mass": 0.0,
+        "proposals": "resampled",
+    },
 }
-"""What a preset changes of the defaults. `paper` commits whatever is best, never abstains, and guides no draft."""
+"""What a preset changes of the defaults, which are `balanced`. `fast` judges less often and gives up earlier,
+`thorough` searches every token set, `paper` does it as published: it commits whatever is best and never abstains."""
 
 
 class RainConfig(BaseModel):
-    """How RAIN searches. The defaults are the paper's search with a guardrail's caution in accepting.
+    """How RAIN searches. The defaults are the preset `balanced`: it drafts, and searches only where a draft fails.
 
     Origins: "paper" is arXiv 2309.07124, "code" its reference implementation for Anthropic's HH data, "ours" this
     project. A value out of range is a `RainConfigError`.
@@ -40,7 +61,11 @@ class RainConfig(BaseModel):
     num_draws: int = Field(default=9, ge=0, le=100, description="Samples drawn for longer token sets. Code.")
     top_k: int = Field(default=15, ge=1, le=1000, description="Most probable tokens that samples come from. Code.")
     temperature: float = Field(
-        default=1.0, ge=0, le=10, allow_inf_nan=False, description="Of all sampling; 0 is greedy. Code (AdvBench: 2)."
+        default=0.7,
+        ge=0,
+        le=10,
+        allow_inf_nan=False,
+        description="Of all sampling; 0 is greedy. Ours; 1 in `paper` and `thorough` (code; AdvBench: 2).",
     )
     c_puct: float = Field(
         default=2.0, ge=0, le=100, allow_inf_nan=False, description="Weight of exploration; c, equation 1. Paper."
@@ -48,7 +73,12 @@ class RainConfig(BaseModel):
     root_mixing: float = Field(
         default=0.25, ge=0, le=1, description="Uniform share in the priors of the root's children. Code."
     )
-    max_simulations: int = Field(default=50, ge=1, le=100_000, description="Simulations per token set; T. Code.")
+    max_simulations: int = Field(
+        default=32,
+        ge=1,
+        le=100_000,
+        description="Simulations per token set, or where a draft has failed; T. Ours; 50 in `paper` (code).",
+    )
     min_further_simulations: int = Field(
         default=15, ge=1, le=100_000, description="Always allowed after a move, up to max_simulations. Code."
     )
@@ -74,10 +104,13 @@ class RainConfig(BaseModel):
         description="A rollout ends with one of these, none empty. Code.",
     )
     max_rollout_tokens: int | None = Field(
-        default=None, ge=1, description="Longest rollout in tokens; None: to the answer's limit. Code."
+        default=64,
+        ge=1,
+        description="Longest rollout, or clause of a draft, in tokens; None: to the answer's limit. Ours; None in "
+        "`paper` (code).",
     )
     similarity_scope: Literal["all", "visited", "off"] = Field(
-        default="all",
+        default="off",
         description='Siblings that may receive a value: "all" (paper), "visited" (code), or "off".',
     )
     similarity_weight: float = Field(
@@ -87,13 +120,37 @@ class RainConfig(BaseModel):
         default=0.95, ge=-1, le=1, description="Cosine from which siblings are similar; depends on the encoder. Code."
     )
     adds_children: bool = Field(
-        default=True, description="Whether a node gets another child when all are alike and bad. Paper."
+        default=False, description="Whether a node gets another child when all are alike and bad. Paper."
     )
     spread_threshold: float = Field(
         default=0.03,
         ge=0,
         le=10,
         description="Spread of embeddings below which children are alike, per token, for dimension 384. Code.",
+    )
+    num_parallel_leaves: int = Field(
+        default=4,
+        ge=1,
+        le=100,
+        description="Simulations that go side by side, each knowing where the others went: fewer forward passes, a "
+        "little less informed. Ours; 1 in `paper`.",
+    )
+    adaptive: bool = Field(
+        default=True,
+        description="Whether the answer is drafted and judged in segments, and searched only where one fails. Ours; "
+        "off in `paper`, where every token set is searched.",
+    )
+    segment_lengths: tuple[int, ...] = Field(
+        default=(8, 16, 32),
+        min_length=1,
+        description="Tokens that are drafted, to the end of their last clause, before they are judged: first, after "
+        "one segment that passed, and so on; the last repeats. Ours.",
+    )
+    hold_back: int = Field(
+        default=1,
+        ge=0,
+        le=100,
+        description="Segments that passed and are not released yet, so that the search can take them back. Ours.",
     )
     lookahead: int = Field(
         default=8,
@@ -132,6 +189,8 @@ class RainConfig(BaseModel):
     def _check_together(self) -> Self:
         if min(self.token_set_lengths) < 1:
             raise ValueError(f"token_set_lengths: each must be at least 1, given {self.token_set_lengths!r}")
+        if min(self.segment_lengths) < 1:
+            raise ValueError(f"segment_lengths: each must be at least 1, given {self.segment_lengths!r}")
         if self.max_children < self.num_children:
             raise ValueError(
                 f"max_children: must be at least num_children={self.num_children}, given {self.max_children}"
@@ -142,7 +201,7 @@ class RainConfig(BaseModel):
 
     @classmethod
     def preset(cls, name: str) -> "RainConfig":
-        """Returns the configuration of a preset: "paper".
+        """Returns the configuration of a preset: "balanced", "fast", "thorough" or "paper".
 
         Raises:
             RainConfigError: there is no such preset.
@@ -153,8 +212,8 @@ class RainConfig(BaseModel):
 
     @property
     def preset_name(self) -> str:
-        """The preset that these settings are but for `lookahead`, which is about cost; "default", or "custom"."""
-        presets = {"default": RainConfig(), **{name: RainConfig.preset(name) for name in PRESETS}}
+        """The preset that these settings are but for `lookahead`, which is about cost; or "custom"."""
+        presets = {name: RainConfig.preset(name) for name in PRESETS}
         asking_alike = self.model_copy(update={"lookahead": RainConfig().lookahead})
         return next((name for name, preset in presets.items() if asking_alike == preset), "custom")
 

@@ -19,6 +19,9 @@ RUBRIC = Rubric(name="edible", criteria=(Criterion(name="edible", instruction="I
 # One simulation judged good is enough to commit, two judged bad are enough to give up; nothing is asked ahead, so that
 # requests can be counted.
 CONFIG = RainConfig(
+    adaptive=False,
+    num_parallel_leaves=1,
+    temperature=1.0,
     token_set_lengths=(1,),
     max_simulations=2,
     min_further_simulations=2,

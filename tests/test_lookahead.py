@@ -34,7 +34,7 @@ from langchain_rain.search.protocol import (
     TokenSet,
 )
 from langchain_rain.search.state import Search
-from langchain_rain.search.tree import Node, add_children, assign_priors, backup
+from langchain_rain.search.tree import Node, assign_priors, backup
 from tests.naive_search import NaiveSearch
 from tests.scripted_games import RandomGame, begin, configs, games, judged
 from tests.test_merging import settle
@@ -288,7 +288,9 @@ def tree_of(
         token_sets = [
             TokenSet((ord(each),), each, 0.0, False, reason) for each, reason in zip(follow, reasons, strict=True)
         ]
-        add_children(nodes[path], token_sets)
+        for each in token_sets:
+            nodes[path].add_child(each)
+        nodes[path].num_expansions = 1
         assign_priors(nodes[path], num_tokens=1, root_mixing=0.0)
         nodes.update({child.text: child for child in nodes[path].children})
     return search
@@ -342,9 +344,9 @@ def test_what_is_noted_is_what_the_search_will_ask() -> None:
 def test_the_simulation_under_way_is_supposed_to_end_well() -> None:
     # As above, but the rollout of a is what is waited for.
     search = tree_of(replace(PLAIN, lookahead=2), {"": "ab"})
-    search.leaf = node_at(search, "a")
+    search.leaves = [node_at(search, "a")]
     assert foreseen(search) == ["Expand a", "Rollout b"]
-    assert search.leaf.visit_count == 0
+    assert search.leaves[0].visit_count == 0
 
 
 @pytest.mark.parametrize(
@@ -470,7 +472,7 @@ def test_what_is_known_and_what_lies_outside_the_new_root_is_forgotten() -> None
     search.config = replace(search.config, lookahead=0)
     node_at(search, "b").rollout = NOTHING_SAID
     assert foreseen(search) == ["Rollout a", "Expand a", "Expand b"]
-    add_children(node_at(search, "b"), [TokenSet((ord("c"),), "c")])
+    search.grow(node_at(search, "b"), [TokenSet((ord("c"),), "c")])
     assert foreseen(search) == ["Rollout a", "Expand a"]
     search.tree.move_root(node_at(search, "b"))
     assert foreseen(search) == []
@@ -490,7 +492,7 @@ def test_foreseeing_leaves_the_tree_as_it_was(game: RandomGame, config: SearchCo
         ]
 
     before = statistics()
-    search.leaf = nodes_below(search.tree.root)[-1] if is_under_way else None
+    search.leaves = nodes_below(search.tree.root)[-1:] if is_under_way else []
     foresee(search)
     assert statistics() == before
 

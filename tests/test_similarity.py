@@ -17,7 +17,7 @@ from langchain_rain.search.similarity import (
     spread,
     wants_another_child,
 )
-from langchain_rain.search.tree import Node, add_children
+from langchain_rain.search.tree import Node
 from tests.scripted_games import Vector
 
 
@@ -28,7 +28,8 @@ def vector(*numbers: float) -> Vector:
 def family(*embeddings: Vector | None, value: float = 0.0, visit_count: int = 1) -> Node:
     """A parent with one child for each embedding."""
     parent = Node()
-    add_children(parent, [TokenSet((n,), "") for n in range(len(embeddings))])
+    for each in [TokenSet((n,), "") for n in range(len(embeddings))]:
+        parent.add_child(each)
     for child, embedding in zip(parent.children, embeddings, strict=True):
         child.embedding, child.value = embedding, value
         child.visit_count, child.effective_visits = visit_count, float(visit_count)

@@ -6,7 +6,6 @@ from langchain_rain.search.protocol import TokenSet
 from langchain_rain.search.tree import (
     Node,
     Tree,
-    add_children,
     assign_priors,
     backup,
     best_for_search,
@@ -20,7 +19,8 @@ def token_set(token: int, probability: float = 0.5) -> TokenSet:
 
 def tree_of(num_children: int) -> Tree:
     tree = Tree()
-    add_children(tree.root, [token_set(token, 1 / num_children) for token in range(num_children)])
+    for each in [token_set(token, 1 / num_children) for token in range(num_children)]:
+        tree.root.add_child(each)
     assign_priors(tree.root, num_tokens=1, root_mixing=0)
     return tree
 
@@ -33,7 +33,8 @@ def test_the_first_root_counts_as_visited_once() -> None:
 def test_a_child_continues_the_tokens_the_text_and_the_depth_of_its_parent() -> None:
     parent = Node(prefix=(1, 2), text="one two", depth=3)
     three = TokenSet((3, 4), " three", finish_reason="eos")
-    add_children(parent, [three])
+    for each in [three]:
+        parent.add_child(each)
     (child,) = parent.children
     assert (child.prefix, child.text, child.depth) == ((1, 2, 3, 4), "one two three", 4)
     assert (child.token_set, child.parent, child.finish_reason) == (three, parent, "eos")
@@ -54,7 +55,8 @@ def test_siblings_are_the_other_children() -> None:
 def test_a_path_runs_from_the_root_to_the_node() -> None:
     tree = tree_of(2)
     child = tree.root.children[1]
-    add_children(child, [token_set(7)])
+    for each in [token_set(7)]:
+        child.add_child(each)
     assert tree.path_to(child.children[0]) == [tree.root, child, child.children[0]]
     assert tree.path_to(tree.root) == [tree.root]
 
@@ -85,7 +87,8 @@ def test_backup_weighs_what_came_from_siblings() -> None:
 def test_moving_the_root_keeps_the_subtree_and_drops_the_siblings() -> None:
     tree = tree_of(2)
     child, sibling = tree.root.children
-    add_children(child, [token_set(7)])
+    for each in [token_set(7)]:
+        child.add_child(each)
     backup([tree.root, child], 1.0)
     tree.move_root(child)
     assert tree.root is child

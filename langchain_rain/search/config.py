@@ -37,10 +37,18 @@ class SearchConfig:
     spread_threshold: float = 0.03
     lookahead: int = 0
     proposals: Proposals = "resampled"
+    num_parallel_leaves: int = 1
+    adaptive: bool = False
+    segment_lengths: tuple[int, ...] = (8, 16, 32)
+    hold_back: int = 0
 
     def token_set_length(self, depth: int) -> int:
         """The number of tokens in the children of a node at `depth`, counted from the first root."""
         return self.token_set_lengths[min(depth, len(self.token_set_lengths) - 1)]
+
+    def segment_length(self, num_passed: int) -> int:
+        """The number of tokens that are drafted before they are judged, after `num_passed` drafts that passed."""
+        return self.segment_lengths[min(num_passed, len(self.segment_lengths) - 1)]
 
     @property
     def needs_embeddings(self) -> bool:

@@ -5,8 +5,8 @@ nothing to roll out and nothing to rewind to but the beginning. What was wrong w
 """
 
 from langchain_rain.errors import BudgetExceededError
-from langchain_rain.search.paper import NO_ROLLOUT, SearchResult, StopReason, evaluate, record_simulation, result_of
-from langchain_rain.search.protocol import Committed, Expand, Steps, Verdict, ask, derive_seed
+from langchain_rain.search.paper import SearchResult, StopReason, evaluate, record_simulation, result_of
+from langchain_rain.search.protocol import Expand, Steps, Verdict, ask, derive_seed
 from langchain_rain.search.state import Search
 from langchain_rain.search.tree import Node, backup
 
@@ -58,14 +58,11 @@ def _simulate(search: Search, ordinal: int, verdicts: dict[Node, Verdict]) -> St
     child = root.children[-1]
     verdicts[child] = yield from evaluate(search, child.text, is_finished=True)
     backup([root, child], verdicts[child].value)
-    record_simulation(search, child, NO_ROLLOUT, verdicts[child])
+    record_simulation(search, child.prefix, child.text, "", verdicts[child])
 
 
 def _commit(search: Search, chosen: Node, verdict: Verdict) -> SearchResult:
-    assert chosen.token_set is not None
     assert chosen.finish_reason is not None, "a whole message ends the text"
-    search.events.append(Committed(chosen.token_set, verdict.value, search.num_simulations, is_satisfied=True))
-    search.num_token_sets += 1
-    search.satisfied_text, search.num_satisfied_tokens = chosen.text, len(chosen.prefix)
+    search.commit(chosen, is_satisfied=True)
     search.tree.move_root(chosen)
     return result_of(search, chosen, verdict, stop_reason=chosen.finish_reason, is_satisfied=True)

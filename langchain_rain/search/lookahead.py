@@ -26,10 +26,10 @@ for each change nothing any more on the demo model, and 2 cost a tenth more forw
 
 def ask_and_foresee(search: Search, requests: Sequence[Request]) -> Steps[Sequence[Any]]:
     """Asks, and asks ahead; lets the driver know what has happened since it was asked last."""
-    events, search.events = search.events, []
+    events = search.take_events()
     foresee(search)
     ahead = [(key, request) for key, request in search.ahead.items() if request is not None and request not in requests]
-    replies = yield Round(tuple(requests), tuple(events), tuple(request for _, request in ahead))
+    replies = yield Round(tuple(requests), events, tuple(request for _, request in ahead))
     for ((node, kind), _), reply in zip(ahead, replies[len(requests) :], strict=True):
         if reply is not None and not _learn(search, node, reply):
             logger.debug("Asked ahead to no use, and asked again if it is needed: %s", reply)
@@ -39,6 +39,8 @@ def ask_and_foresee(search: Search, requests: Sequence[Request]) -> Steps[Sequen
 
 def foresee(search: Search) -> None:
     """Fills `search.ahead` up to `lookahead` requests with what the next simulations ask if every judgement is good."""
+    if search.config.adaptive:
+        return  # where it searches most judgements are bad, and a good one ends the search
     search.ahead = {key: request for key, request in search.ahead.items() if _is_of_use(*key, search.tree.root)}
     before: dict[Node, tuple[int, float, float]] = {}
     try:
@@ -51,8 +53,8 @@ def foresee(search: Search) -> None:
 def _play(search: Search, before: dict[Node, tuple[int, float, float]]) -> None:
     """Plays simulations until there are enough requests; `before` keeps the numbers of the nodes that it touches."""
     limit, root = search.config.lookahead, search.tree.root
-    if search.leaf is not None:
-        _suppose_good(search, search.leaf, before)
+    for leaf in search.leaves:
+        _suppose_good(search, leaf, before)
     for _ in range(MAX_SIMULATIONS_PER_REQUEST * limit):
         if sum(request is not None for request in search.ahead.values()) >= limit:
             return
@@ -60,7 +62,7 @@ def _play(search: Search, before: dict[Node, tuple[int, float, float]]) -> None:
         if root.finish_reason is not None:
             return
         node = root
-        while node.children and (node is root or node.visit_count > 0):
+        while node.is_expanded and (node is root or node.visit_count > 0):
             node = best_for_search(node, c_puct=search.config.c_puct)
         _note(search, node)
         _suppose_good(search, node, before)
@@ -88,7 +90,7 @@ def _suppose_good(search: Search, leaf: Node, before: dict[Node, tuple[int, floa
 
 def _is_of_use(node: Node, kind: type, root: Node) -> bool:
     """Whether the search may still need what was asked ahead: it is not known yet, and below or at the root."""
-    is_needless = bool(node.children) if kind is Expand else node is root or node.rollout is not None
+    is_needless = node.is_expanded if kind is Expand else node is root or node.rollout is not None
     return not is_needless and node.prefix[: len(root.prefix)] == root.prefix
 
 

@@ -8,7 +8,7 @@ A leaf's children are asked for when it is visited again, not before: seeds depe
 that of expanding at once, and a leaf that is never visited again costs no expansion.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,6 @@ from langchain_rain.errors import BudgetExceededError, EngineError
 from langchain_rain.search import similarity
 from langchain_rain.search.lookahead import ask_and_foresee
 from langchain_rain.search.protocol import (
-    Committed,
     Embed,
     Event,
     FinishReason,
@@ -68,6 +67,11 @@ class SearchResult:
 
 def generate(search: Search) -> Steps[SearchResult]:
     """The outer loop: commits one token set after another until the text ends (RAIN, algorithm 1)."""
+    return (yield from grow_until_end(search, extend))
+
+
+def grow_until_end(search: Search, extend: Callable[[Search], Steps[StopReason | None]]) -> Steps[SearchResult]:
+    """Lets `extend` commit more and more of the answer until it tells why that ends; judges the whole."""
     stop_reason: StopReason | None = None
     verdict: Verdict | None = None
     try:
@@ -102,17 +106,11 @@ def result_of(
 
 def extend(search: Search) -> Steps[StopReason | None]:
     """Chooses the next token set, commits it and moves the root; returns why the text ends with it, if it does."""
-    before = search.num_simulations
     is_above_threshold = yield from choose(search)
     chosen, is_satisfied = yield from accept(search, is_above_threshold=is_above_threshold)
     if chosen is None:
         return "dead_end"
-    assert chosen.token_set is not None
-    is_satisfied &= chosen.finish_reason is not None or not search.judges_ends
-    search.events.append(Committed(chosen.token_set, chosen.value, search.num_simulations - before, is_satisfied))
-    search.num_token_sets += 1
-    if is_satisfied:
-        search.satisfied_text, search.num_satisfied_tokens = chosen.text, len(chosen.prefix)
+    search.commit(chosen, is_satisfied=is_satisfied)
     search.tree.move_root(chosen)
     return chosen.finish_reason
 
@@ -123,13 +121,14 @@ def choose(search: Search) -> Steps[bool]:
     The root's visits from before it became the root count towards `max_simulations`.
     """
     config, root = search.config, search.tree.root
-    if not root.children:
-        yield from expand(search, root)
+    if not root.is_expanded:
+        yield from grow(search, [root])
     search.assign_priors(root)
     simulations_before = root.visit_count if search.num_token_sets else 0
     at_least = min(config.min_further_simulations, config.max_simulations)
-    for _ in range(max(config.max_simulations - simulations_before, at_least)):
-        yield from simulate(search)
+    num_left = max(config.max_simulations - simulations_before, at_least)
+    while num_left > 0:
+        num_left -= len((yield from simulate(search, min(config.num_parallel_leaves, num_left))))
         if search.decided(root) is not None:
             return True
     return False
@@ -155,71 +154,105 @@ def accept(search: Search, *, is_above_threshold: bool) -> Steps[tuple[Node | No
     return None, False
 
 
-def simulate(search: Search) -> Steps[None]:
-    """The inner loop: one simulation from the root to a leaf and back (RAIN, section 3.1)."""
-    leaf = search.leaf = yield from select(search)
-    rollout = yield from roll_out(search, leaf)
-    path = search.tree.path_to(leaf)
-    is_finished = (leaf.finish_reason or rollout.finish_reason) is not None
-    verdict, embeddings = yield from together(
-        evaluate(search, leaf.text + rollout.text, is_finished=is_finished), embed_path(search, path, rollout)
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """A leaf, how its text goes on for the judge, and what the judge says of it."""
+
+    leaf: Node
+    rollout: TokenSet
+    verdict: Verdict
+
+
+def simulate(search: Search, num_leaves: int = 1) -> Steps[list[Simulation]]:
+    """The inner loop: simulations from the root to a leaf and back (RAIN, section 3.1), up to `num_leaves` at once."""
+    leaves = search.leaves = yield from select(search, num_leaves)
+    rollouts = yield from roll_out(search, leaves)
+    judged = yield from together(
+        *(_evaluate_and_embed(search, leaf, rollout) for leaf, rollout in zip(leaves, rollouts, strict=True))
     )
-    backup(path, verdict.value)
-    _learn_similarity(search, path[1:], embeddings, verdict.value)
-    record_simulation(search, leaf, rollout, verdict)
-    search.leaf = None
+    simulations = []
+    for leaf, rollout, (verdict, embeddings) in zip(leaves, rollouts, judged, strict=True):
+        path = search.tree.path_to(leaf)
+        backup(path, verdict.value)
+        _learn_similarity(search, path[1:], embeddings, verdict.value)
+        record_simulation(search, leaf.prefix, leaf.text + rollout.text, rollout.text, verdict)
+        simulations.append(Simulation(leaf, rollout, verdict))
+    search.leaves = []
+    return simulations
 
 
-def select(search: Search) -> Steps[Node]:
-    """Goes from the root to a leaf that has not been judged yet, or is the end of a text.
+def select(search: Search, num_leaves: int) -> Steps[list[Node]]:
+    """Goes from the root to leaves that have not been judged yet, or are the end of a text; each of them once.
 
     A root is never a leaf, even if it was committed without a visit because better known siblings were vetoed.
     """
-    node = search.tree.root
-    while node is search.tree.root or (node.visit_count > 0 and node.finish_reason is None):
-        if not node.children:
-            yield from expand(search, node)
-        else:
-            yield from maybe_add_child(search, node)
-        node = best_for_search(node, c_puct=search.config.c_puct)
-    return node
+    walkers = [search.tree.root] * num_leaves
+    leaves: list[Node] = []
+    passed: list[Node] = []
+    while walkers:
+        yield from grow(search, list(dict.fromkeys(walkers)))
+        arrived: list[Node] = []
+        for node in walkers:
+            child = best_for_search(node, c_puct=search.config.c_puct)
+            child.num_under_way += 1
+            passed.append(child)
+            is_leaf = child.visit_count == 0 or child.finish_reason is not None
+            (leaves if is_leaf else arrived).append(child)
+        walkers = arrived
+    for node in passed:
+        node.num_under_way = 0
+    return list(dict.fromkeys(leaves))
 
 
-def expand(search: Search, node: Node) -> Steps[None]:
-    """Asks for the children of `node`."""
-    (token_sets,) = yield from ask_and_foresee(search, (search.expansion_of(node),))
-    if not token_sets:
-        raise EngineError(
-            f"The engine offered no token set after {len(node.prefix)} tokens, though the text has not ended.",
-            engine=search.context.engine_name,
-            request="Expand",
-        )
-    search.grow(node, token_sets)
+def grow(search: Search, nodes: Sequence[Node]) -> Steps[None]:
+    """Asks for the children of `nodes` that have none; for another one where all are alike and bad (section 3.3)."""
+    lacking = [node for node in nodes if not node.is_expanded or _wants_another_child(search, node)]
+    if not lacking:
+        return
+    requests = [
+        search.addition_to(node, num_token_sets=1, num_draws=NUM_ADDITION_DRAWS)
+        if node.is_expanded
+        else search.expansion_of(node)
+        for node in lacking
+    ]
+    for node, token_sets in zip(lacking, (yield from ask_and_foresee(search, requests)), strict=True):
+        if not node.children and not token_sets:
+            raise EngineError(
+                f"The engine offered no token set after {len(node.prefix)} tokens, though the text has not ended.",
+                engine=search.context.engine_name,
+                request="Expand",
+            )
+        search.grow(node, token_sets)
 
 
-def maybe_add_child(search: Search, node: Node) -> Steps[None]:
-    """Adds one more child where the choices are all alike and all bad (RAIN, section 3.3)."""
+def _wants_another_child(search: Search, node: Node) -> bool:
     config = search.config
-    if not config.adds_children or not similarity.wants_another_child(
+    return config.adds_children and similarity.wants_another_child(
         node,
         max_children=config.max_children,
         num_tokens=config.token_set_length(node.depth),
         spread_threshold=config.spread_threshold,
-    ):
-        return
-    request = search.addition_to(node, num_token_sets=1, num_draws=NUM_ADDITION_DRAWS)
-    (token_sets,) = yield from ask_and_foresee(search, (request,))
-    search.grow(node, token_sets)
+    )
 
 
-def roll_out(search: Search, leaf: Node) -> Steps[TokenSet]:
-    """Continues a leaf to the end of a clause, so that there is something to judge (RAIN, section 3.2)."""
-    if leaf.finish_reason is not None:
-        return NO_ROLLOUT
-    if leaf.rollout is None:
-        (leaf.rollout,) = yield from ask_and_foresee(search, (search.rollout_of(leaf),))
-    assert leaf.rollout is not None
-    return leaf.rollout
+def roll_out(search: Search, leaves: Sequence[Node]) -> Steps[list[TokenSet]]:
+    """Continues leaves to the end of a clause, so that there is something to judge (RAIN, section 3.2)."""
+    unknown = [leaf for leaf in leaves if leaf.finish_reason is None and leaf.rollout is None]
+    if unknown:
+        replies = yield from ask_and_foresee(search, [search.rollout_of(leaf) for leaf in unknown])
+        for leaf, rollout in zip(unknown, replies, strict=True):
+            leaf.rollout = rollout
+    return [leaf.rollout if leaf.rollout is not None else NO_ROLLOUT for leaf in leaves]
+
+
+def _evaluate_and_embed(search: Search, leaf: Node, rollout: TokenSet) -> Steps[list[Any]]:
+    is_finished = (leaf.finish_reason or rollout.finish_reason) is not None
+    return (
+        yield from together(
+            evaluate(search, leaf.text + rollout.text, is_finished=is_finished),
+            embed_path(search, search.tree.path_to(leaf), rollout),
+        )
+    )
 
 
 def evaluate(search: Search, text: str, *, is_finished: bool) -> Steps[Verdict]:
@@ -265,15 +298,15 @@ def _learn_similarity(search: Search, path: Sequence[Node], embeddings: Sequence
             )
 
 
-def record_simulation(search: Search, leaf: Node, rollout: TokenSet, verdict: Verdict) -> None:
-    """Counts the simulation, and as a rewind if it left the path of the one before it."""
+def record_simulation(search: Search, prefix: Tokens, draft: str, rollout: str, verdict: Verdict) -> None:
+    """Counts the simulation that arrived at `prefix`, and as a rewind if it left the path of the one before it."""
     search.num_simulations += 1
-    num_common = _common_length(search.last_leaf, leaf.prefix)
+    num_common = _common_length(search.last_leaf, prefix)
     num_rewound = len(search.last_leaf) - num_common
     search.num_rewinds += num_rewound > 0
     search.num_rewound_tokens += num_rewound
-    search.last_leaf = leaf.prefix
-    search.events.append(Simulated(leaf.prefix, leaf.text + rollout.text, rollout.text, verdict, num_rewound))
+    search.last_leaf = prefix
+    search.events.append(Simulated(prefix, draft, rollout, verdict, num_rewound))
 
 
 def _common_length(first: Tokens, second: Tokens) -> int:

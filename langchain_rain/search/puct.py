@@ -10,10 +10,16 @@ VALUE_RANGE = 2.0 + 1e-5
 
 
 def puct(
-    *, prior: float, value: float, effective_visits: float, parent_effective_visits: float, c_puct: float
+    *,
+    prior: float,
+    value: float,
+    effective_visits: float,
+    parent_effective_visits: float,
+    c_puct: float,
+    num_under_way: int = 0,
 ) -> float:
     """Upper confidence bound by which `select` ranks the children of a node (RAIN, eq. 1 and 2)."""
-    exploration = prior * math.sqrt(parent_effective_visits) / (1 + effective_visits)
+    exploration = prior * math.sqrt(parent_effective_visits) / (1 + effective_visits + num_under_way)
     return normalised_value(value, effective_visits) + c_puct * exploration
 
 

@@ -1,10 +1,11 @@
 """What one search knows, and the requests that follow from it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from langchain_rain.search.config import SearchConfig
 from langchain_rain.search.protocol import (
+    Committed,
     Context,
     Event,
     Expand,
@@ -16,7 +17,25 @@ from langchain_rain.search.protocol import (
     Verdict,
     derive_seed,
 )
-from langchain_rain.search.tree import Node, Tree, add_children, assign_priors, ranked_children
+from langchain_rain.search.tree import Node, Tree, assign_priors, ranked_children
+
+MIN_CLAUSE_TOKENS = 4
+"""A draft goes on for as many tokens before a mark ends its clause: the number of an item and a line end are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of the answer that was moved past and is not committed yet.
+
+    Attributes:
+        before: the root it was written after.
+        node: its end.
+        verdict: what the judge says of all up to there.
+    """
+
+    before: Node
+    node: Node
+    verdict: Verdict
 
 
 @dataclass(slots=True, eq=False)
@@ -32,9 +51,14 @@ class Search:
         verdicts: judgements so far, by the text of the answer, and whether it was judged as a finished one.
         satisfied_text: what is committed up to the last commit that was judged well.
         num_satisfied_tokens: how many tokens that is.
-        leaf: where the simulation under way has arrived; None between two simulations.
+        leaves: where the simulations under way have arrived; none between two rounds of them.
         last_leaf: the leaf of the simulation before.
         ahead: what is asked ahead, by the node and the kind of the request; None where that brought nothing.
+        held: segments up to the root that are not committed yet, oldest first.
+        drafted_ahead: the clause after the root, if it was written while what is before it was judged.
+        num_passed: segments that passed since the last one that failed.
+        num_taken_back: segments that were taken back since the last commit.
+        num_simulations_committed: simulations up to the last commit.
     """
 
     context: Context
@@ -47,9 +71,14 @@ class Search:
     events: list[Event] = field(default_factory=list)
     satisfied_text: str = ""
     num_satisfied_tokens: int = 0
-    leaf: Node | None = None
+    leaves: list[Node] = field(default_factory=list)
     last_leaf: Tokens = ()
     ahead: dict[tuple[Node, type], Request | None] = field(default_factory=dict)
+    held: list[Segment] = field(default_factory=list)
+    drafted_ahead: TokenSet | None = None
+    num_passed: int = 0
+    num_taken_back: int = 0
+    num_simulations_committed: int = 0
     num_simulations: int = 0
     num_rewinds: int = 0
     num_rewound_tokens: int = 0
@@ -59,6 +88,26 @@ class Search:
     def judges_ends(self) -> bool:
         """Whether there is a criterion for finished answers, so that no beginning of one is known to satisfy."""
         return "final" in self.judge.applies_to
+
+    def passes(self, verdict: Verdict) -> bool:
+        """Whether a text stands that was judged so, without further simulations."""
+        return verdict.value > self.config.value_threshold and verdict.satisfies(self.config.accept_value)
+
+    def take_events(self) -> tuple[Event, ...]:
+        """What has happened since it was asked last."""
+        events, self.events = tuple(self.events), []
+        return events
+
+    def commit(self, node: Node, *, is_satisfied: bool) -> None:
+        """Commits the token set of `node`; `is_satisfied` tells whether the text up to its end was judged well."""
+        assert node.token_set is not None
+        is_satisfied &= node.finish_reason is not None or not self.judges_ends
+        num_simulations = self.num_simulations - self.num_simulations_committed
+        self.events.append(Committed(node.token_set, node.value, num_simulations, is_satisfied))
+        self.num_simulations_committed = self.num_simulations
+        self.num_token_sets += 1
+        if is_satisfied:
+            self.satisfied_text, self.num_satisfied_tokens = node.text, len(node.prefix)
 
     def decided(self, root: Node) -> Node | None:
         """The best child of `root` if it is visited and valued enough to be committed without further simulations."""
@@ -88,20 +137,34 @@ class Search:
 
     def rollout_of(self, leaf: Node) -> Rollout:
         """Asks how the text of `leaf` goes on to the end of a clause; of the answer, if no less can be judged."""
+        return self._rollout(leaf.prefix, ordinal=0)
+
+    def clause_after(self, clauses: Sequence[TokenSet]) -> Rollout:
+        """Asks for the clause that follows the root and `clauses`."""
+        prefix = self.tree.root.prefix + tuple(token for clause in clauses for token in clause.tokens)
+        return replace(self._rollout(prefix, ordinal=1), min_tokens=MIN_CLAUSE_TOKENS)
+
+    def guided_clause(self, guidance: str, ordinal: int) -> Rollout:
+        """Asks for the `ordinal`-th clause after the root that is written under `guidance`."""
+        request = self._rollout(self.tree.root.prefix, ordinal=2 + ordinal)
+        return replace(request, min_tokens=MIN_CLAUSE_TOKENS, guidance=guidance)
+
+    def _rollout(self, prefix: Tokens, *, ordinal: int) -> Rollout:
         stops_early = "prefix" in self.judge.applies_to
         return Rollout(
             self.context,
-            leaf.prefix,
+            prefix,
             until=self.config.rollout_until if stops_early else (),
             max_tokens=self.config.max_rollout_tokens if stops_early else None,
             temperature=self.config.temperature,
-            seed=derive_seed(self.seed, Rollout, leaf.prefix, 0),
+            seed=derive_seed(self.seed, Rollout, prefix, ordinal),
         )
 
     def grow(self, node: Node, token_sets: Sequence[TokenSet]) -> None:
         """Gives `node` the children that it was asked for."""
         node.num_expansions += 1
-        add_children(node, token_sets)
+        for token_set in token_sets:
+            node.add_child(token_set)
         self.assign_priors(node)
 
     def assign_priors(self, node: Node) -> None:

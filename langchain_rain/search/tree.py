@@ -28,6 +28,7 @@ class Node:
         num_embeddings: number of path embeddings in `embedding`.
         rollout: how the text goes on from here to the end of a clause, once that is known.
         num_expansions: how often it was given children, or none when it was asked for more.
+        num_under_way: simulations that have gone through it and are not backed up.
     """
 
     prefix: Tokens = ()
@@ -43,12 +44,30 @@ class Node:
     num_embeddings: int = 0
     rollout: TokenSet | None = None
     num_expansions: int = 0
+    num_under_way: int = 0
     children: list["Node"] = field(default_factory=list)
 
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why the text ends here; None if it does not."""
         return self.token_set.finish_reason if self.token_set is not None else None
+
+    def add_child(self, token_set: TokenSet) -> "Node":
+        """Appends a child; priors are the business of `assign_priors`."""
+        child = Node(
+            prefix=self.prefix + token_set.tokens,
+            text=self.text + token_set.text,
+            token_set=token_set,
+            parent=self,
+            depth=self.depth + 1,
+        )
+        self.children.append(child)
+        return child
+
+    @property
+    def is_expanded(self) -> bool:
+        """Whether it was asked for children; what was drafted in it may be there before."""
+        return self.num_expansions > 0
 
     @property
     def siblings(self) -> Iterator["Node"]:
@@ -77,18 +96,10 @@ class Tree:
         child.parent = None
         self.root = child
 
-
-def add_children(node: Node, token_sets: Sequence[TokenSet]) -> None:
-    """Appends a child for each token set. Priors are the business of `assign_priors`."""
-    for token_set in token_sets:
-        child = Node(
-            prefix=node.prefix + token_set.tokens,
-            text=node.text + token_set.text,
-            token_set=token_set,
-            parent=node,
-            depth=node.depth + 1,
-        )
-        node.children.append(child)
+    def take_back_root(self, before: Node) -> None:
+        """Makes the node the root again from which it was moved to where it is, and drops that as a dead end."""
+        before.children.remove(self.root)
+        self.root = before
 
 
 def assign_priors(node: Node, *, num_tokens: int, root_mixing: float) -> None:
@@ -100,14 +111,19 @@ def assign_priors(node: Node, *, num_tokens: int, root_mixing: float) -> None:
 
 
 def best_for_search(node: Node, *, c_puct: float) -> Node:
-    """The child that a simulation goes to next: highest PUCT, the first of equals."""
+    """The child that a simulation goes to next: highest PUCT, the first of equals.
+
+    Simulations that are under way side by side count as visits whose value is not known yet (WU-UCT, arXiv 1810.11755).
+    """
+    num_under_way = sum(child.num_under_way for child in node.children)
     return max(
         node.children,
         key=lambda child: puct(
             prior=child.prior,
             value=child.value,
             effective_visits=child.effective_visits,
-            parent_effective_visits=node.effective_visits,
+            num_under_way=child.num_under_way,
+            parent_effective_visits=node.effective_visits + num_under_way,
             c_puct=c_puct,
         ),
     )

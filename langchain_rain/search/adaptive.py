@@ -1,0 +1,224 @@
+"""RAIN where it is needed: draft, judge, go on; search only what fails.
+
+Most answers are fine from the start, and a search that visits every token set many times pays for all of them. Here the
+answer grows by segments that are drafted like plain sampling, and judged. While one is judged the next is begun. A
+segment that fails is kept up to its last clause that passes; there the search of the paper takes over until a text that
+it has rolled out passes, and drafting goes on behind it. Segments grow while they pass, and start small again where one
+has failed (algorithm.md, section 10).
+
+What passes was judged itself, without a look ahead, above `value_threshold`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langchain_rain.errors import BudgetExceededError, EngineError
+from langchain_rain.search.paper import (
+    SearchResult,
+    StopReason,
+    evaluate,
+    grow_until_end,
+    record_simulation,
+    simulate,
+)
+from langchain_rain.search.protocol import Round, Steps, TokenSet, Verdict, ask, ask_all, together
+from langchain_rain.search.state import Search, Segment
+from langchain_rain.search.tree import backup
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A text that was written after the root, and what the judge says of all up to its end."""
+
+    token_set: TokenSet
+    verdict: Verdict
+
+
+def generate(search: Search) -> Steps[SearchResult]:
+    """Lets the answer grow by segments that pass until it ends."""
+    return (yield from grow_until_end(search, extend))
+
+
+def extend(search: Search) -> Steps[StopReason | None]:
+    """Moves the root past one more segment; commits what is held back no longer.
+
+    Returns why the text ends there, if it does.
+    """
+    try:
+        failed = yield from _draft_segment(search)
+        is_dead_end = failed is not None and not (yield from _repair(search, failed))
+    except BudgetExceededError:
+        _commit(search, num_held=0)  # all of it has passed
+        raise
+    reason = "dead_end" if is_dead_end else search.tree.root.finish_reason
+    _commit(search, num_held=search.config.hold_back if reason is None else 0)
+    return reason
+
+
+# Drafting
+
+
+def _draft_segment(search: Search) -> Steps[Attempt | None]:
+    """Drafts a segment and moves on to its end; to the end of its last clause that passes, and returns what fails."""
+    clauses = yield from _draft(search)
+    whole = joined(clauses)
+    verdict, search.drafted_ahead = yield from together(
+        _evaluate(search, whole), _draft_ahead(search, clauses, is_end=whole.finish_reason is not None)
+    )
+    _record(search, whole, verdict)
+    if search.passes(verdict):
+        _move_on(search, Attempt(whole, verdict))
+        search.num_passed += 1
+        return None
+    search.num_passed, search.drafted_ahead = 0, None
+    return (yield from _keep_what_passes(search, clauses, verdict))
+
+
+def _draft(search: Search) -> Steps[list[TokenSet]]:
+    """Drafts clause by clause until there is enough to be judged, or the text ends."""
+    length = search.config.segment_length(search.num_passed)
+    clauses = [search.drafted_ahead] if search.drafted_ahead is not None else []
+    while not clauses or (clauses[-1].finish_reason is None and _length(clauses) < length):
+        clause: TokenSet = yield from ask(search.clause_after(clauses), search.take_events())
+        if not clause.tokens and clause.finish_reason is None:
+            raise EngineError(
+                f"The engine offered no token after {len(search.tree.root.prefix) + _length(clauses)} tokens, though "
+                "the text has not ended.",
+                engine=search.context.engine_name,
+                request="Rollout",
+            )
+        clauses.append(clause)
+    return clauses
+
+
+def _draft_ahead(search: Search, clauses: Sequence[TokenSet], *, is_end: bool) -> Steps[TokenSet | None]:
+    """Begins the clause after `clauses`, beside their judgement: asked for again when they have passed it goes on."""
+    if is_end or search.config.lookahead == 0:
+        return None
+    replies = yield Round((), search.take_events(), ahead=(search.clause_after(clauses),))
+    return replies[0] if isinstance(replies[0], TokenSet) else None
+
+
+def _keep_what_passes(search: Search, clauses: Sequence[TokenSet], verdict: Verdict) -> Steps[Attempt]:
+    """Judges a segment that failed clause by clause; moves on to where it still passes, returns the clause after."""
+    beginnings = [joined(clauses[:count]) for count in range(1, len(clauses))]
+    verdicts = yield from together(*(_evaluate(search, each) for each in beginnings), _drop_ahead(search))
+    verdicts[-1] = verdict
+    num_good = next(count for count, each in enumerate(verdicts) if not search.passes(each))
+    if num_good > 0:
+        _record(search, beginnings[num_good - 1], verdicts[num_good - 1])
+        _move_on(search, Attempt(beginnings[num_good - 1], verdicts[num_good - 1]))
+    return Attempt(clauses[num_good], verdicts[num_good])
+
+
+def _drop_ahead(search: Search) -> Steps[None]:
+    yield Round((), search.take_events(), ahead=())
+
+
+# Repairing
+
+
+def _repair(search: Search, failed: Attempt) -> Steps[bool]:
+    """Moves on past something else than `failed`; False if nothing is found that may be committed.
+
+    Segments that are held back are taken back where nothing that follows them passes.
+    """
+    root, held, attempts = search.tree.root, list(search.held), [failed]
+    backup([search.tree.root.add_child(failed.token_set)], failed.verdict.value)  # a child whose value is known
+    found = yield from _find(search, attempts)
+    while found is None and search.held and search.num_taken_back < search.config.hold_back:
+        _take_back(search)
+        found = yield from _find(search, [])
+    if found is None:
+        search.tree.root, search.held = root, held
+        found = _best(search, attempts)
+    if found is not None:
+        _move_on(search, found)
+    return found is not None
+
+
+def _find(search: Search, attempts: list[Attempt]) -> Steps[Attempt | None]:
+    """Searches from the root for a text that passes; all that is tried is appended to `attempts`."""
+    config = search.config
+    num_left = config.max_simulations
+    while num_left > 0:
+        simulations = yield from simulate(search, min(config.num_parallel_leaves, num_left))
+        num_left -= len(simulations)
+        for each in simulations:
+            edges = [node.token_set for node in search.tree.path_to(each.leaf)[1:] if node.token_set is not None]
+            attempts.append(Attempt(joined([*edges, each.rollout]), each.verdict))
+            if search.passes(each.verdict):
+                return attempts[-1]
+    return (yield from _find_guided(search, attempts)) if config.proposals == "principled" else None
+
+
+def _find_guided(search: Search, attempts: list[Attempt]) -> Steps[Attempt | None]:
+    """Asks for clauses by a writer that is told what the rubric wants, all of them at once."""
+    worst = min((attempt.verdict for attempt in attempts), key=lambda verdict: verdict.value)
+    guidance = search.judge.guidance(worst)
+    requests = [search.guided_clause(guidance, ordinal) for ordinal in range(search.config.num_children)]
+    clauses = dict.fromkeys((yield from ask_all(requests, search.take_events())))
+    verdicts = yield from together(*(_evaluate(search, clause) for clause in clauses))
+    for clause, verdict in zip(clauses, verdicts, strict=True):
+        _record(search, clause, verdict)
+        attempts.append(Attempt(clause, verdict))
+        if search.passes(verdict):
+            return attempts[-1]
+    return None
+
+
+def _best(search: Search, attempts: Sequence[Attempt]) -> Attempt | None:
+    """The best that may be committed though it does not pass, the first of equals."""
+    allowed = [
+        each for each in attempts if not each.verdict.is_vetoed and each.verdict.value >= search.config.accept_value
+    ]
+    return max(allowed, key=lambda each: each.verdict.value, default=None)
+
+
+# The tree
+
+
+def joined(token_sets: Sequence[TokenSet]) -> TokenSet:
+    """Token sets that follow one another as a single one."""
+    return TokenSet(
+        tokens=tuple(token for each in token_sets for token in each.tokens),
+        text="".join(each.text for each in token_sets),
+        logprob=sum(each.logprob for each in token_sets),
+        finish_reason=token_sets[-1].finish_reason,
+    )
+
+
+def _move_on(search: Search, attempt: Attempt) -> None:
+    before = search.tree.root
+    child = before.add_child(attempt.token_set)
+    backup([child], attempt.verdict.value)
+    search.tree.move_root(child)
+    search.held.append(Segment(before, child, attempt.verdict))
+
+
+def _take_back(search: Search) -> None:
+    search.tree.take_back_root(search.held.pop().before)
+    search.num_taken_back += 1
+
+
+def _commit(search: Search, *, num_held: int) -> None:
+    """Commits the oldest segments until no more than `num_held` are held back."""
+    while len(search.held) > num_held:
+        segment = search.held.pop(0)
+        search.commit(segment.node, is_satisfied=segment.verdict.satisfies(search.config.accept_value))
+        search.num_taken_back = 0
+
+
+def _evaluate(search: Search, token_set: TokenSet) -> Steps[Verdict]:
+    """Judges the text of the root and what follows it."""
+    text = search.tree.root.text + token_set.text
+    return (yield from evaluate(search, text, is_finished=token_set.finish_reason is not None))
+
+
+def _record(search: Search, token_set: TokenSet, verdict: Verdict) -> None:
+    root = search.tree.root
+    record_simulation(search, root.prefix + token_set.tokens, root.text + token_set.text, "", verdict)
+
+
+def _length(token_sets: Sequence[TokenSet]) -> int:
+    return sum(len(each.tokens) for each in token_sets)
