@@ -13,8 +13,9 @@ from langchain_rain.budget import Budget
 from langchain_rain.drivers import Job
 from langchain_rain.engines.base import Engine
 from langchain_rain.engines.scripted import ScriptedEngine
+from langchain_rain.search import adaptive, paper
 from langchain_rain.search.config import SearchConfig
-from langchain_rain.search.paper import SearchResult, generate
+from langchain_rain.search.paper import SearchResult
 from langchain_rain.search.protocol import (
     AppliesTo,
     Context,
@@ -80,6 +81,7 @@ def begin(
         judging = judge_engine.open("Question", max_tokens=100)
         contexts[judging] = judge_engine
     search = Search(writing, ScriptedJudge(judging, can_veto), config, seed, transcript="")
+    generate = adaptive.generate if config.adaptive else paper.generate
     return search, Job(generate(search), contexts, budget or Budget())
 
 
@@ -158,7 +160,7 @@ class RandomGame:
 
     def _rollout(self, request: Rollout) -> TokenSet:
         random = self._random("roll out", request.seed)
-        room = min(random.randrange(3), self.max_length - len(request.prefix))
+        room = min(max(random.randrange(3), request.min_tokens), self.max_length - len(request.prefix))
         if request.max_tokens is not None:
             room = min(room, request.max_tokens)
         return self._token_set(

@@ -51,7 +51,8 @@ def extend(search: Search) -> Steps[StopReason | None]:
         _commit(search, num_held=0)  # all of it has passed
         raise
     reason = "dead_end" if is_dead_end else search.tree.root.finish_reason
-    _commit(search, num_held=search.config.hold_back if reason is None else 0)
+    if reason is not None:
+        _commit(search, num_held=0)
     return reason
 
 
@@ -184,16 +185,18 @@ def joined(token_sets: Sequence[TokenSet]) -> TokenSet:
         tokens=tuple(token for each in token_sets for token in each.tokens),
         text="".join(each.text for each in token_sets),
         logprob=sum(each.logprob for each in token_sets),
-        finish_reason=token_sets[-1].finish_reason,
+        finish_reason=next((each.finish_reason for each in token_sets if each.finish_reason is not None), None),
     )
 
 
 def _move_on(search: Search, attempt: Attempt) -> None:
+    """Moves the root past a text that follows it."""
     before = search.tree.root
     child = before.add_child(attempt.token_set)
     backup([child], attempt.verdict.value)
     search.tree.move_root(child)
     search.held.append(Segment(before, child, attempt.verdict))
+    _commit(search, num_held=search.config.hold_back)
 
 
 def _take_back(search: Search) -> None:
