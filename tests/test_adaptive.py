@@ -164,7 +164,9 @@ def test_the_next_clause_is_drafted_while_one_is_judged_and_goes_on_when_it_has_
 
 
 def test_a_draft_that_is_done_before_the_judgement_is_kept() -> None:
-    engine = Paced(answer_of(Story(TWO_CLAUSES, ends={"ab.cd.": "eos"})), lambda request: 5 if isinstance(request, Score) else 1)
+    engine = Paced(
+        answer_of(Story(TWO_CLAUSES, ends={"ab.cd.": "eos"})), lambda request: 5 if isinstance(request, Score) else 1
+    )
     run(begin(engine, replace(DRAFTING, lookahead=1))[1])
     assert [type(request) for request in engine.submitted] == [Rollout, Score, Rollout, Score]
 

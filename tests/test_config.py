@@ -16,6 +16,7 @@ from tests.scripted_world import Kitchen
 FIELDS = RainConfig.model_fields
 OF_TUPLES: dict[str, list[Any]] = {
     "token_set_lengths": [(), (0,), (1, -2), (1.5,)],
+    "segment_lengths": [(), (0,), (8, -1), (1.5,)],
     "rollout_until": [(), ("",), (".", 3)],
 }
 
@@ -125,6 +126,10 @@ PAPER = {
     "scoring": "binary",
     "min_option_mass": 0.0,
     "calibrates": False,
+    "num_parallel_leaves": 1,
+    "adaptive": False,
+    "segment_lengths": (8, 16, 32),
+    "hold_back": 1,
 }
 
 
@@ -132,22 +137,35 @@ def test_the_paper_preset_is_the_paper() -> None:
     assert RainConfig.preset("paper").model_dump() == PAPER
 
 
-def test_the_defaults_are_the_paper_with_caution_in_accepting() -> None:
-    assert RainConfig().model_dump() == PAPER | {
-        "accept_value": 0.0,
-        "min_option_mass": 0.1,
-        "proposals": "principled",
-    }
+CAUTION = {"accept_value": 0.0, "min_option_mass": 0.1, "proposals": "principled", "max_rollout_tokens": 64}
+"""What a guardrail does otherwise than the paper."""
+
+
+def test_thorough_is_the_paper_with_caution_four_leaves_at_a_time() -> None:
+    assert RainConfig.preset("thorough").model_dump() == PAPER | CAUTION | {"num_parallel_leaves": 4}
+
+
+def test_balanced_is_the_default_and_searches_only_where_a_draft_fails() -> None:
+    expected = PAPER | CAUTION
+    expected |= {"adaptive": True, "num_parallel_leaves": 4, "temperature": 0.7, "max_simulations": 32}
+    expected |= {"similarity_scope": "off", "adds_children": False}
+    assert RainConfig().model_dump() == RainConfig.preset("balanced").model_dump() == expected
+
+
+def test_fast_judges_less_often_and_gives_up_earlier() -> None:
+    changed = {"segment_lengths": (16, 32, 64), "hold_back": 0, "max_simulations": 16, "proposals": "resampled"}
+    assert RainConfig.preset("fast").model_dump() == RainConfig().model_dump() | changed
 
 
 def test_an_unknown_preset_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(RainConfigError, match="There is no preset 'papre'; allowed are: paper"):
+    with pytest.raises(RainConfigError, match="no preset 'papre'; allowed are: balanced, fast, paper, thorough"):
         RainConfig.preset("papre")
 
 
 def test_settings_know_their_preset() -> None:
-    assert RainConfig().preset_name == "default"
-    assert RainConfig.preset("paper").preset_name == "paper"
+    assert RainConfig().preset_name == "balanced"
+    for name in ("balanced", "fast", "paper", "thorough"):
+        assert RainConfig.preset(name).preset_name == name
     assert RainConfig(top_k=3).preset_name == "custom"
     # How much is asked ahead is about cost, not about answers.
     assert RainConfig.preset("paper").model_copy(update={"lookahead": 0}).preset_name == "paper"
@@ -176,15 +194,19 @@ def test_every_number_of_the_search_can_be_set() -> None:
         "adds_children": False,
         "spread_threshold": 0.7,
         "lookahead": 12,
-        "proposals": "resampled",
+        "proposals": "principled",
+        "num_parallel_leaves": 3,
+        "adaptive": True,
+        "segment_lengths": (5, 6),
+        "hold_back": 2,
     }
     assert set(others) == {field.name for field in fields(SearchConfig)}
     assert RainConfig(**others).to_search_config() == SearchConfig(**others)
 
 
-def test_the_defaults_of_the_search_are_those_of_the_settings_but_for_what_is_ours() -> None:
-    assert RainConfig(lookahead=0, proposals="resampled").to_search_config() == SearchConfig()
-    assert RainConfig().lookahead > 0
+def test_the_defaults_of_the_search_are_the_paper_with_caution_in_accepting() -> None:
+    settings = {"lookahead": 0, "accept_value": 0.0, "hold_back": 0}
+    assert RainConfig.preset("paper").model_copy(update=settings).to_search_config() == SearchConfig()
 
 
 # --- Arguments of RainLLM ----------------------------------------------------------------------------------------

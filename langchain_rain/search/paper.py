@@ -8,6 +8,7 @@ A leaf's children are asked for when it is visited again, not before: seeds depe
 that of expanding at once, and a leaf that is never visited again costs no expansion.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -167,14 +168,16 @@ def simulate(search: Search, num_leaves: int = 1) -> Steps[list[Simulation]]:
     """The inner loop: simulations from the root to a leaf and back (RAIN, section 3.1), up to `num_leaves` at once."""
     leaves = search.leaves = yield from select(search, num_leaves)
     rollouts = yield from roll_out(search, leaves)
-    judged = yield from together(
-        *(_evaluate_and_embed(search, leaf, rollout) for leaf, rollout in zip(leaves, rollouts, strict=True))
+    paths = [search.tree.path_to(leaf) for leaf in leaves]
+    *verdicts, embeddings = yield from together(
+        *(_evaluate_leaf(search, leaf, rollout) for leaf, rollout in zip(leaves, rollouts, strict=True)),
+        embed_paths(search, paths, rollouts),
     )
     simulations = []
-    for leaf, rollout, (verdict, embeddings) in zip(leaves, rollouts, judged, strict=True):
-        path = search.tree.path_to(leaf)
+    for path, rollout, verdict, of_path in zip(paths, rollouts, verdicts, embeddings, strict=True):
+        leaf = path[-1]
         backup(path, verdict.value)
-        _learn_similarity(search, path[1:], embeddings, verdict.value)
+        _learn_similarity(search, path[1:], of_path, verdict.value)
         record_simulation(search, leaf.prefix, leaf.text + rollout.text, rollout.text, verdict)
         simulations.append(Simulation(leaf, rollout, verdict))
     search.leaves = []
@@ -245,14 +248,9 @@ def roll_out(search: Search, leaves: Sequence[Node]) -> Steps[list[TokenSet]]:
     return [leaf.rollout if leaf.rollout is not None else NO_ROLLOUT for leaf in leaves]
 
 
-def _evaluate_and_embed(search: Search, leaf: Node, rollout: TokenSet) -> Steps[list[Any]]:
+def _evaluate_leaf(search: Search, leaf: Node, rollout: TokenSet) -> Steps[Verdict]:
     is_finished = (leaf.finish_reason or rollout.finish_reason) is not None
-    return (
-        yield from together(
-            evaluate(search, leaf.text + rollout.text, is_finished=is_finished),
-            embed_path(search, search.tree.path_to(leaf), rollout),
-        )
-    )
+    return (yield from evaluate(search, leaf.text + rollout.text, is_finished=is_finished))
 
 
 def evaluate(search: Search, text: str, *, is_finished: bool) -> Steps[Verdict]:
@@ -263,28 +261,35 @@ def evaluate(search: Search, text: str, *, is_finished: bool) -> Steps[Verdict]:
     return search.verdicts[key]
 
 
-def embed_path(search: Search, path: Sequence[Node], rollout: TokenSet) -> Steps[Sequence[Any]]:
-    """The path embedding of every node below the root, from its own first token to the end of the rollout.
+def embed_paths(
+    search: Search, paths: Sequence[Sequence[Node]], rollouts: Sequence[TokenSet]
+) -> Steps[list[Sequence[Any]]]:
+    """For each path the embedding of every node below the root, from its own first token to the end of the rollout.
 
     With `similarity_scope="all"` siblings that have none yet get the embedding of their token set as it stands.
     """
-    if not search.config.needs_embeddings:
-        return (yield from ask_and_foresee(search, ()))  # what is asked ahead goes on beside the judgement
-    whole = path[-1].prefix + rollout.tokens
-    requests = [Embed(search.context, whole, num_tokens=len(whole) - len(parent.prefix)) for parent in path[:-1]]
-    unknown = []
+    requests: list[list[Embed]] = [[] for _ in paths]
+    unknown: list[Node] = []
+    if search.config.needs_embeddings:
+        for own, path, rollout in zip(requests, paths, rollouts, strict=True):
+            whole = path[-1].prefix + rollout.tokens
+            own += [Embed(search.context, whole, num_tokens=len(whole) - len(parent.prefix)) for parent in path[:-1]]
     if search.config.similarity_scope == "all":
-        unknown = [child for parent in path[:-1] for child in parent.children if child.embedding is None]
-        unknown = [child for child in unknown if child not in path]
+        parents = dict.fromkeys(parent for path in paths for parent in path[:-1])
+        embedded = {node for path in paths for node in path}
+        unknown = [child for parent in parents for child in parent.children if child.embedding is None]
+        unknown = [child for child in unknown if child not in embedded]
     stand_ins = [
         Embed(search.context, child.prefix, num_tokens=len(child.token_set.tokens))
         for child in unknown
         if child.token_set is not None
     ]
-    embeddings = yield from ask_and_foresee(search, requests + stand_ins)
-    for child, embedding in zip(unknown, embeddings[len(requests) :], strict=True):
+    # Without any of them what is asked ahead goes on beside the judgements.
+    replies = iter((yield from ask_and_foresee(search, [*itertools.chain(*requests), *stand_ins])))
+    embeddings: list[Sequence[Any]] = [[next(replies) for _ in own] for own in requests]
+    for child, embedding in zip(unknown, replies, strict=True):
         child.embedding = embedding
-    return embeddings[: len(requests)]
+    return embeddings
 
 
 def _learn_similarity(search: Search, path: Sequence[Node], embeddings: Sequence[Any], value: float) -> None:
