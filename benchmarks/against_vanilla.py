@@ -65,7 +65,7 @@ def main() -> None:
         "torch_threads": torch.get_num_threads(),
         **{name: _summary([each[name] for each in repetitions], vanilla) for name in llms},
         "vanilla": _medians(vanilla),
-        "peak_cached_positions_of_the_limit": max(_peak(llms["rain"], prompt) for prompt in prompts),
+        "peak_cached_tokens": max(_peak(llms["rain"], prompt) for prompt in prompts),
     }
     print(json.dumps(report, indent=1))
     if arguments.out is not None:
@@ -102,12 +102,12 @@ def _rain(llm: RainLLM, prompt: str) -> tuple[str, dict[str, Any]]:
     return generation.text, (generation.generation_info or {})["rain"]
 
 
-def _peak(llm: RainLLM, prompt: str) -> float:
-    """The most token positions that a search has cached at once, as a share of 3 * (prompt + answer + 200)."""
+def _peak(llm: RainLLM, prompt: str) -> int:
+    """The most tokens that a search has cached at once."""
     engine = load_engine("demo")  # a new one, as its peak is that of all it has answered
     assert isinstance(engine, TransformersEngine)
     _rain(llm.model_copy(update={"model": engine}), prompt)
-    return engine.peak_cached_positions / (3 * (len(engine.tokenizer(prompt).input_ids) + llm.answer_limit + 200))
+    return engine.cache_info.peak_num_tokens
 
 
 @torch.inference_mode()

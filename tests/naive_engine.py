@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from langchain_rain.engines.base import StepReport, Ticket
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.text import Conversation, TextCodec
-from langchain_rain.engines.work import draw_from_top
 from langchain_rain.search.protocol import (
     Context,
     Embed,
@@ -110,7 +109,7 @@ class NaiveEngine:
                 break
             logprobs = self._next_logprobs((*self._sequence(request), *tokens), request.temperature)
             top = np.argsort(-logprobs, kind="stable")[: request.top_k]
-            ((token, logprob),) = draw_from_top(top, logprobs[top], [float(uniform)])
+            token, logprob = _draw(top, logprobs[top], float(uniform))
             tokens, total = (*tokens, token), total + logprob
         return self._token_set(request, tokens, total, is_greedy=is_greedy)
 
@@ -163,6 +162,13 @@ class NaiveEngine:
         before = self._codec.read(conversation, request.prefix)
         after = self._codec.read(conversation, request.prefix + tokens)
         return TokenSet(tokens, after.text.removeprefix(before.text), logprob, is_greedy, after.finish_reason)
+
+
+def _draw(ids: NDArray[np.int64], logprobs: Vector, uniform: float) -> tuple[int, float]:
+    """The token that `uniform` in [0, 1) picks among `ids`, and its log probability renormalised over them."""
+    cumulative = np.cumsum(np.exp(logprobs - logprobs.max()))
+    picked = min(int(cumulative.searchsorted(uniform * cumulative[-1], side="right")), len(ids) - 1)
+    return int(ids[picked]), float(logprobs[picked] - logprobs.max() - np.log(cumulative[-1]))
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> set[int]:

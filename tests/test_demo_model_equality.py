@@ -64,4 +64,5 @@ def test_demo_model_searches_several_prompts_as_each_alone(model: Any, demo_toke
         alone = run(search_job(TransformersEngine(model, demo_tokenizer), prompt=prompt, **settings))
         assert isinstance(outcome, Outcome)
         assert_same(outcome.result, alone.result, tolerance=TOLERANCE[model.dtype])
-        assert outcome.cost == alone.cost
+        assert outcome.cost.forward_passes == alone.cost.forward_passes
+        assert outcome.cost.token_positions <= alone.cost.token_positions

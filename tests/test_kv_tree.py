@@ -1,139 +1,81 @@
-"""The cache of keys and values: layout and mask of a forward pass, memory, and what happens when room is short."""
+"""The memory of the cache: what it holds, how it grows and shrinks, and what happens when room is short."""
 
 import gc
 import threading
 import weakref
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from langchain_rain.drivers import run
-from langchain_rain.engines import transformers as engine_module
-from langchain_rain.engines.kv_tree import RowFeed, TreeCache, TreeLayer, fitting, pack, roomier
-from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
-from langchain_rain.engines.transformers import CACHE_FACTOR, CACHE_MARGIN, TransformersEngine
-from langchain_rain.search.config import SearchConfig
-from langchain_rain.search.protocol import Expand, Rollout
-from tests.comparing import PROMPT, ROUNDING, answer, assert_same, search_job
+from langchain_rain.engines import admission
+from langchain_rain.engines.base import Cost
+from langchain_rain.engines.kv_tree import TreeCache, TreeLayer, compacted, is_contiguous, resized
+from langchain_rain.engines.packing import Feed, pack
+from langchain_rain.engines.transformers import TransformersEngine
+from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
+from tests.comparing import PROMPT, ROUNDING, answer, answer_and_cost, assert_same, search_job
 from tests.naive_engine import NaiveEngine
-
-# --- Layout ------------------------------------------------------------------------------------------------------
-
-
-def grown(*sequences: tuple[int, ...]) -> tuple[PrefixTree, list[list[CachedToken]]]:
-    tree = PrefixTree(max_tokens=99)
-    tree.begin_step()
-    return tree, [tree.path(sequence) for sequence in sequences]
+from tests.test_packing import grown
+from tests.tiny_models import tiny_llama, tiny_tokenizer
 
 
-def test_siblings_stand_side_by_side_and_see_their_common_beginning_but_not_each_other() -> None:
-    tree, ((root, first), (_, second)) = grown((7, 8), (7, 9))  # slots 1, 2 and 3
-    packed = pack({0: RowFeed(tree, without_logits=[root], with_logits=[first, second])})
-    assert packed.input_ids.tolist() == [[7, 8, 9]]
-    assert packed.position_ids.tolist() == [[0, 1, 1]]
-    assert packed.slots.tolist() == [[1, 2, 3]]
-    assert packed.seen_slots.tolist() == [[1, 2, 3]]
-    assert packed.is_ancestor.astype(int).tolist() == [
-        [
-            [1, 0, 0],
-            [1, 1, 0],
-            [1, 0, 1],
-        ]
-    ]
-    assert packed.seen_positions.tolist() == [[0, 1, 1]]
-    assert packed.num_logits == 2
+def rollout(context: Context, *prefix: int, max_tokens: int = 3, seed: int = 1) -> Rollout:
+    return Rollout(context, prefix, until=(), max_tokens=max_tokens, temperature=1.0, seed=seed)
 
 
-def test_new_tokens_see_cached_ones_in_any_order_of_columns() -> None:
-    tree, ((root, middle, leaf),) = grown((7, 8, 9))
-    # The middle one is asked about, so it stands behind its own child.
-    packed = pack({0: RowFeed(tree, without_logits=[leaf], with_logits=[middle])})
-    assert packed.where == {leaf: (0, 0), middle: (0, 1)}
-    assert packed.seen_slots.tolist() == [[1, 2, 3]]
-    assert packed.is_ancestor.astype(int).tolist() == [[[1, 1, 1], [1, 1, 0]]]
-    assert packed.seen_positions.tolist() == [[root.position, 1, 2]]
+def siblings(context: Context, *prefix: int, seed: int) -> Expand:
+    return Expand(context, prefix, 8, 6, num_draws=7, top_k=10, temperature=1.0, seed=seed)
 
 
-def test_rows_share_lines_of_the_same_length_and_see_nothing_of_each_other() -> None:
-    long_tree, ((*before, last),) = grown((7, 8, 9, 6))
-    short_tree, ((only,),) = grown((5,))
-    packed = pack({4: RowFeed(long_tree, before, [last]), 2: RowFeed(short_tree, [], [only])})
-    # Five tokens in two lines: the short row's one and two of the long row's, then the rest, padded at its beginning.
-    assert packed.input_ids.tolist() == [[7, 8, 5], [0, 9, 6]]
-    assert packed.position_ids.tolist() == [[0, 1, 0], [0, 2, 3]]
-    assert packed.rows.tolist() == [[4, 4, 2], [2, 4, 4]]
-    assert packed.slots.tolist() == [[1, 2, 1], [0, 3, 4]]
-    # The first line sees fewer slots, so it names its first one again, and nothing attends to that.
-    assert packed.seen_rows.tolist() == [[2, 4, 4, 2], [4, 4, 4, 4]]
-    assert packed.seen_slots.tolist() == [[1, 1, 2, 1], [1, 2, 3, 4]]
-    assert packed.seen_positions.tolist() == [[0, 0, 1, 0], [0, 1, 2, 3]]
-    assert packed.is_ancestor.astype(int).tolist() == [
-        [[0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]],
-        [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]],  # padding attends to the first slot, whatever it is
-    ]
-    assert packed.where[only] == (0, 2)
-    assert packed.where[last] == (1, 2)
-    assert packed.num_logits == 1
-    assert (packed.num_rows, packed.num_slots) == (5, 5)
+def question(context: Context, text: str) -> Score:
+    return Score(context, text, "The answer is: (", ("A", "B"))
 
 
-def test_rows_of_the_same_length_have_a_line_each_and_others_have_one_when_asked_to() -> None:
-    tree, (first, second) = grown((7, 8), (5, 6, 4))
-    alike = {0: RowFeed(tree, first, []), 1: RowFeed(tree, second[:2], [])}
-    assert pack(alike).rows.tolist() == [[0, 0], [1, 1]]
-    unlike = {0: RowFeed(tree, first[:1], []), 1: RowFeed(tree, second, [])}
-    assert pack(unlike).rows.tolist() == [[0, 1], [1, 1]]
-    packed = pack(unlike, in_shared_lines=False)
-    assert packed.input_ids.tolist() == [[0, 0, 7], [5, 6, 4]]
-    assert packed.seen_rows.tolist() == [[0, 0, 0], [1, 1, 1]]
+def cache_of(engine: TransformersEngine) -> TreeCache:
+    cache: TreeCache = engine._runner._cache  # type: ignore[attr-defined]
+    return cache
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_lines_hold_every_token_once_with_its_ancestors_and_no_line_holds_more_than_two_rows(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    feeds, ancestors = {}, {}
-    for row in random.permutation(12)[: random.integers(1, 9)].tolist():
-        tree, paths = grown(*(tuple(random.integers(3, size=random.integers(1, 30)).tolist()) for _ in range(3)))
-        on_path = {node: path[: index + 1] for path in paths for index, node in enumerate(path)}
-        nodes = [node for node in on_path if random.random() < 0.5] or paths[0][-1:]
-        num_asked = int(random.integers(len(nodes) + 1))
-        feeds[row] = RowFeed(tree, nodes[num_asked:], nodes[:num_asked])
-        ancestors.update({node: {(row, each.slot, each.position) for each in on_path[node]} for node in nodes})
-    packed = pack(feeds)
-    num_lines, num_tokens = packed.input_ids.shape
-    assert packed.where.keys() == ancestors.keys()
-    assert len(set(packed.where.values())) == len(ancestors)
-    assert num_lines * (num_tokens - 1) < len(ancestors)  # less than a token of padding in a line
-    asked = {node for feed in feeds.values() for node in feed.with_logits}
-    for node, place in packed.where.items():
-        line, column = place
-        sees = packed.is_ancestor[place]
-        seen = np.stack([packed.seen_rows[line], packed.seen_slots[line], packed.seen_positions[line]], axis=1)[sees]
-        assert sorted(map(tuple, seen.tolist())) == sorted(ancestors[node])
-        assert (packed.rows[place], packed.slots[place], packed.position_ids[place]) in ancestors[node]
-        assert (packed.input_ids[place], packed.position_ids[place]) == (node.token, node.position)
-        assert column >= num_tokens - packed.num_logits or node not in asked
-    assert packed.is_ancestor.any(axis=2).all()
-    assert all(len(set(rows)) <= 2 for rows in packed.seen_rows.tolist())
+# --- Tensors -----------------------------------------------------------------------------------------------------
 
 
-def test_memory_grows_by_doubling_and_keeps_what_it_holds() -> None:
-    assert roomier((0, 0), (1, 10)) == (1, 10)
-    assert roomier((1, 10), (1, 9)) == (1, 10)
-    assert roomier((1, 10), (1, 11)) == (1, 20)
-    assert roomier((1, 10), (1, 50)) == (1, 50)
-    assert roomier((1, 20), (3, 5)) == (3, 20)
+def test_memory_grows_by_doubling_up_to_the_limit() -> None:
+    tree, (path,) = grown((7, 8))
+    packed = pack(tree, [Feed(path, [])])
+    cache = TreeCache()
+    capacities = []
+    for num_slots in (10, 9, 11, 50, 51, 70):
+        cache.begin(packed, num_slots=num_slots, max_slots=70)
+        capacities.append(cache.capacity)
+    assert capacities == [10, 10, 20, 50, 70, 70]
+
+
+def test_a_tensor_keeps_what_it_holds_when_it_grows_or_is_compacted() -> None:
     states = torch.zeros(7, 6, 2, 4)
-    first = fitting(None, (1, 10), states)
-    assert first.shape == (1, 10, 2, 4)
-    first[:] = 1
-    assert fitting(first, (1, 10), states) is first
-    larger = fitting(first, (3, 20), states)
-    assert larger.shape == (3, 20, 2, 4)
-    assert larger[0, :10].eq(1).all()
-    assert larger.sum() == first.sum()
+    tensor = resized(None, 10, states)
+    assert tensor.shape == (10, 2, 4)
+    tensor += torch.arange(10)[:, None, None]
+    larger = resized(tensor, 20, states)
+    assert larger[:, 0, 0].tolist() == [*range(10), *([0] * 10)]
+    smaller = compacted(larger, [2, 5, 9], 4)
+    assert smaller is not None
+    assert smaller[:, 1, 3].tolist() == [2, 5, 9, 0]
+    assert compacted(None, [1], 4) is None
+
+
+@pytest.mark.parametrize(
+    ("slots", "expected"), [([3], True), ([3, 4, 5], True), ([3, 5], False), ([3, 5, 4, 6], False), ([4, 3], False)]
+)
+def test_slots_in_a_row_are_read_without_a_copy(slots: list[int], expected: bool) -> None:
+    assert is_contiguous(np.array(slots)) is expected
 
 
 def test_a_layer_says_how_many_slots_are_seen() -> None:
@@ -141,140 +83,264 @@ def test_a_layer_says_how_many_slots_are_seen() -> None:
     layer = TreeLayer(cache)
     assert layer.get_seq_length() == 0
     tree, (path,) = grown((7, 8))
-    cache.begin(pack({0: RowFeed(tree, path, [])}))
-    assert layer.get_seq_length() == 2  # of three; padding alone sees the first
-    assert layer.get_mask_sizes(query_length=2) == (2, 0)
+    cache.begin(pack(tree, [Feed(path[:1], [])]), num_slots=2, max_slots=2)
+    assert layer.get_seq_length() == 1
+    assert layer.get_mask_sizes(query_length=1) == (1, 0)
     assert layer.get_max_length() == -1
 
 
-# --- Memory ------------------------------------------------------------------------------------------------------
+# --- One tree for all --------------------------------------------------------------------------------------------
 
 
-def rollout(context: Any, *prefix: int) -> Rollout:
-    return Rollout(context, prefix, until=(), max_tokens=3, temperature=1.0, seed=1)
-
-
-def memory(engine: TransformersEngine) -> list[torch.Tensor]:
-    layers = [tensor for layer in engine._cache.layers for tensor in (layer.keys, layer.values)]  # type: ignore[union-attr]
-    return [tensor for tensor in [*layers, engine._cache.hidden] if tensor is not None]
-
-
-def test_the_row_of_a_closed_conversation_is_the_next_ones(llama: Any, tokenizer: Any) -> None:
-    engine = TransformersEngine(llama, tokenizer)
-    first, second = engine.open(PROMPT, max_tokens=8), engine.open("Human: yes", max_tokens=8)
-    answer(engine, rollout(first), rollout(second))
-    engine.close(first)
-    third = engine.open("Human: no", max_tokens=8)
-    naive = NaiveEngine(llama, tokenizer)
-    expected = [naive.reply(rollout(naive.open(prompt, max_tokens=8))) for prompt in ("Human: no", "Human: yes")]
-    assert_same(answer(engine, rollout(third), rollout(second)), expected, tolerance=ROUNDING)
-    assert {tensor.shape[0] for tensor in memory(engine)} == {2}
-
-
-def test_memory_is_free_when_the_last_conversation_is_closed(llama: Any, tokenizer: Any) -> None:
+def test_what_conversations_share_is_computed_once_open_or_closed(llama: Any, tokenizer: Any) -> None:
     engine = TransformersEngine(llama, tokenizer)
     first, second = engine.open(PROMPT, max_tokens=8), engine.open(PROMPT, max_tokens=8)
-    answer(engine, rollout(first), rollout(second))
-    held = [weakref.ref(tensor) for tensor in memory(engine)]
-    assert len(held) == 2 * llama.config.num_hidden_layers + 1
+    _, cost = answer_and_cost(engine, rollout(first, max_tokens=1), rollout(second, max_tokens=1))
+    assert cost.token_positions == first.num_prompt_tokens
     engine.close(first)
-    gc.collect()
-    assert all(reference() is not None for reference in held)
     engine.close(second)
-    gc.collect()
-    assert all(reference() is None for reference in held)
-    engine.close(second)  # twice does no harm
+    third = engine.open(PROMPT, max_tokens=8)
+    assert answer_and_cost(engine, rollout(third, max_tokens=1))[1].token_positions == 1  # the last is asked about
 
 
-def test_a_search_leaves_nothing_behind(llama: Any, tokenizer: Any) -> None:
+def test_a_second_request_computes_nothing_of_the_rubric_and_system_prompt_it_shares(
+    llama: Any, tokenizer: Any
+) -> None:
     engine = TransformersEngine(llama, tokenizer)
-    run(search_job(engine))
+    system, rubric = "System: Be kind and brief.\n\n", "Is what follows polite? An example: yes.\n\n"
+
+    def ask(user: str) -> int:
+        context = engine.open(f"{system}Human: {user}\n\nAssistant:", max_tokens=8)
+        requests: list[Request] = [rollout(context, max_tokens=1), question(context, f"{rubric}Human: {user}\n\n")]
+        _, cost = answer_and_cost(engine, *requests)
+        engine.close(context)
+        return cost.token_positions
+
+    def num_tokens(text: str) -> int:
+        return len(tokenizer(text).input_ids)
+
+    num_first, num_second = ask("yes"), ask("no")
+    ends = "Human: no\n\nAssistant:", "Human: no\n\nThe answer is: ("
+    assert num_second == sum(num_tokens(end) - num_tokens("Human:") for end in ends)
+    assert num_first > num_tokens(system) + num_tokens(rubric)
+
+
+def test_a_search_leaves_nothing_behind_but_what_the_next_one_may_share(llama: Any, tokenizer: Any) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    alone = run(search_job(engine))
+    again = run(search_job(engine))
+    assert_same(again.result, alone.result, tolerance=ROUNDING)
+    assert again.cost.token_positions < alone.cost.token_positions / 2
     has_closed = threading.Event()
     engine.channel.post(has_closed.set)  # behind what the search has posted at its end
     assert has_closed.wait(timeout=60)
     assert not engine._conversations
     assert not engine._pending
-    assert memory(engine) == []
+    assert engine._runner._tree.num_held == 0  # type: ignore[attr-defined]
 
 
-# --- Short of room -----------------------------------------------------------------------------------------------
-
-
-def siblings(context: Any, *prefix: int, seed: int) -> Expand:
-    return Expand(context, prefix, 8, 6, num_draws=7, top_k=10, temperature=1.0, seed=seed)
-
-
-@pytest.mark.parametrize("room", [1, 20, 50, 80])
-def test_requests_that_grow_side_by_side_survive_a_cache_too_small_for_them(
-    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
-    monkeypatch.setattr(engine_module, "CACHE_FACTOR", 1)
-    monkeypatch.setattr(engine_module, "CACHE_MARGIN", room - len(tokenizer(PROMPT).input_ids) - 40)
+def test_memory_beyond_what_is_open_is_given_back(llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MIN_CACHE_TOKENS", 30)
+    monkeypatch.setattr(admission, "CACHE_MARGIN", 0)
     engine, naive = TransformersEngine(llama, tokenizer), NaiveEngine(llama, tokenizer)
-    context, naive_context = engine.open(PROMPT, max_tokens=40), naive.open(PROMPT, max_tokens=40)
-    for prefix in ((), (40, 50, 60), (40,)):
-        replies = answer(engine, *(siblings(context, *prefix, seed=seed) for seed in range(3)))
-        expected = [naive.reply(siblings(naive_context, *prefix, seed=seed)) for seed in range(3)]
-        assert_same(replies, expected, tolerance=ROUNDING)
+    engine._runner._tree.max_tokens = 30  # type: ignore[attr-defined]
+    long, short = engine.open(PROMPT, max_tokens=40), engine.open("Human: yes", max_tokens=8)
+    answer(engine, rollout(long, max_tokens=30), rollout(short))
+    room = [3 * (long.num_prompt_tokens + 40), 3 * (short.num_prompt_tokens + 8)]
+    before = engine.cache_info
+    assert before.max_tokens == sum(room)
+    held = [weakref.ref(tensor) for tensor in cache_of(engine).tensors]
+    assert len(held) == 2 * llama.config.num_hidden_layers + 1
+    engine.close(long)
+    gc.collect()
+    assert all(reference() is None for reference in held)
+    after = engine.cache_info
+    assert after.num_tokens <= after.max_tokens == room[1] == cache_of(engine).capacity
+    assert after.num_bytes == before.num_bytes * room[1] // sum(room) or after.num_bytes < before.num_bytes
+    naive_short = naive.open("Human: yes", max_tokens=8)
+    assert_same(answer(engine, rollout(short, 40)), [naive.reply(rollout(naive_short, 40))], tolerance=ROUNDING)
+    engine.close(short)
+    engine.close(short)  # twice does no harm
+    assert engine.cache_info.max_tokens == cache_of(engine).capacity == 30
+    again = engine.open("Human: yes", max_tokens=8)
+    assert_same(answer(engine, rollout(again, 40)), [naive.reply(rollout(naive_short, 40))], tolerance=ROUNDING)
 
 
-def test_a_search_with_next_to_no_cache_is_the_same_search_and_costs_more(
+def test_room_is_made_for_what_the_oldest_needs_where_no_limit_is_given(
     llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("MIN_CACHE_TOKENS", "CACHE_FACTOR"):
+        monkeypatch.setattr(admission, name, 0)
+    engine, naive = TransformersEngine(llama, tokenizer), NaiveEngine(llama, tokenizer)
+    engine._runner._tree.max_tokens = 0  # type: ignore[attr-defined]
+    requests = [siblings(each, seed=seed) for seed in (1, 2) for each in [engine.open(PROMPT, max_tokens=40)]]
+    expected = [naive.reply(siblings(naive.open(PROMPT, max_tokens=40), seed=seed)) for seed in (1, 2)]
+    assert_same(answer(engine, *requests), expected, tolerance=ROUNDING)
+
+
+def test_judgements_have_room_for_all_their_examples(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MIN_CACHE_TOKENS", 10)
+    monkeypatch.setattr(admission, "CACHE_FACTOR", 1)
+    monkeypatch.setattr(admission, "CACHE_MARGIN", 0)
+    engine = TransformersEngine(llama, tokenizer)
+    engine._runner._tree.max_tokens = 10  # type: ignore[attr-defined]
+    context = engine.open("yes", max_tokens=1)
+    text = "Is it warm? " * 20
+    answer(engine, question(context, text))
+    assert engine.cache_info.max_tokens == len(tokenizer(text + "The answer is: (").input_ids)
+    assert answer_and_cost(engine, question(context, text))[1].token_positions == 1
+
+
+# --- Limits ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argument", ["max_cache_tokens", "max_cache_bytes"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "many"])
+def test_a_limit_that_is_no_positive_number_is_an_error_that_names_it(
+    llama: Any, tokenizer: Any, argument: str, value: Any
+) -> None:
+    with pytest.raises(
+        RainConfigError, match=rf"{argument}: a positive whole number or None is allowed, given {value!r}"
+    ):
+        TransformersEngine(llama, tokenizer, **{argument: value})
+
+
+def test_less_memory_than_a_token_takes_is_an_error_that_names_both(llama: Any, tokenizer: Any) -> None:
+    with pytest.raises(RainConfigError, match=r"max_cache_bytes: the cache takes 1536 bytes a token, given 1535"):
+        TransformersEngine(llama, tokenizer, max_cache_bytes=1535)
+
+
+def test_a_question_longer_than_the_limit_is_an_error_that_names_both_and_the_others_go_on(
+    llama: Any, tokenizer: Any
+) -> None:
+    engine, naive = TransformersEngine(llama, tokenizer, max_cache_tokens=30), NaiveEngine(llama, tokenizer)
+    context, naive_context = engine.open(PROMPT, max_tokens=8), naive.open(PROMPT, max_tokens=8)
+    text = "Is it warm? " * 20
+    needed = len(tokenizer(text + "The answer is: (").input_ids)
+    error, reply = answer(engine, question(context, text), rollout(context))
+    assert isinstance(error, EngineError)
+    assert f"needs {needed} tokens of cache for one request, more than max_cache_tokens=30 allows" in str(error)
+    assert_same(reply, naive.reply(rollout(naive_context)), tolerance=ROUNDING)
+
+
+def test_the_narrower_limit_counts(llama: Any, tokenizer: Any) -> None:
+    wide, narrow = (
+        TransformersEngine(llama, tokenizer, max_cache_tokens=tokens, max_cache_bytes=80 * 1536 + 7).cache_info
+        for tokens in (1000, 50)
+    )
+    assert (wide.max_tokens, narrow.max_tokens) == (80, 50)
+
+
+def test_a_search_with_next_to_no_cache_is_the_same_search_and_costs_more(llama: Any, tokenizer: Any) -> None:
     roomy = run(search_job(TransformersEngine(llama, tokenizer)))
-    monkeypatch.setattr(engine_module, "CACHE_FACTOR", 0)
-    tight = run(search_job(TransformersEngine(llama, tokenizer)))
+    engine = TransformersEngine(llama, tokenizer, max_cache_tokens=150)
+    tight = run(search_job(engine))
     assert_same(tight.result, roomy.result, tolerance=ROUNDING)
     assert tight.cost.token_positions > roomy.cost.token_positions
+    assert engine.cache_info.peak_num_tokens <= 150
 
 
-def test_a_search_caches_no_more_than_prompt_answer_and_margin_three_times(llama: Any, tokenizer: Any) -> None:
-    max_tokens = 20
-    config = SearchConfig(
-        max_simulations=12, min_further_simulations=6, max_rollout_tokens=10, accept_value=-1.0, lookahead=8
-    )
-    engine = TransformersEngine(llama, tokenizer)
-    run(search_job(engine, config=config, max_tokens=max_tokens))
-    peak = engine.peak_cached_positions
-    limit = 3 * (len(tokenizer(PROMPT).input_ids) + max_tokens + 200)
-    assert limit == CACHE_FACTOR * (len(tokenizer(PROMPT).input_ids) + max_tokens + CACHE_MARGIN)
-    assert limit / 2 < peak <= limit
-
-
-def test_slots_that_no_new_token_sees_take_no_part() -> None:
-    tree, ((root, first), (_, second)) = grown((7, 8), (7, 9))  # slots 1, 2 and 3
-    packed = pack({0: RowFeed(tree, without_logits=[], with_logits=[second])})
-    assert packed.seen_slots.tolist() == [[1, 3]]
-    assert packed.seen_positions.tolist() == [[0, 1]]
-    assert (root.slot, first.slot, second.slot) == (1, 2, 3)
-
-
-@pytest.mark.parametrize("num_draws", [9, 40])
-def test_what_is_asked_ahead_takes_no_more_cache_though_every_sibling_goes_its_own_way(
-    llama: Any, tokenizer: Any, num_draws: int
-) -> None:
-    config = SearchConfig(
-        token_set_lengths=(10,),
-        num_draws=num_draws,
-        temperature=10.0,
-        max_simulations=12,
-        accept_value=-1.0,
-        lookahead=8,
-    )
-    engine = TransformersEngine(llama, tokenizer)
-    run(search_job(engine, config=config, max_tokens=40))
-    limit = 3 * (len(tokenizer(PROMPT).input_ids) + 40 + 200)
-    assert limit / 2 < engine.peak_cached_positions <= limit
-
-
-def test_an_expansion_that_has_to_wait_for_room_gets_the_same_reply(llama: Any, tokenizer: Any) -> None:
-    engine, naive = TransformersEngine(llama, tokenizer), NaiveEngine(llama, tokenizer)
+def test_expansions_that_are_short_of_room_side_by_side_get_the_same_replies(llama: Any, tokenizer: Any) -> None:
+    engine, naive = TransformersEngine(llama, tokenizer, max_cache_tokens=100), NaiveEngine(llama, tokenizer)
     context, naive_context = engine.open(PROMPT, max_tokens=40), naive.open(PROMPT, max_tokens=40)
-    # Half of 3 * (prompt + 40 + 200) positions are room for 7 expansions of 8 branches by 6 tokens, not for 12.
-    tickets = [engine.submit(siblings(context, seed=seed)) for seed in range(12)]
-    assert len(engine.step().positions) < 12
-    for ticket in tickets:
-        engine.cancel(ticket)
     replies = answer(engine, *(siblings(context, seed=seed) for seed in range(12)))
     expected = [naive.reply(siblings(naive_context, seed=seed)) for seed in range(12)]
     assert_same(replies, expected, tolerance=ROUNDING)
+
+
+def test_what_is_asked_ahead_pushes_out_little_of_what_is_under_way(llama: Any, tokenizer: Any) -> None:
+    def ask(limit: int | None) -> Cost:
+        engine = TransformersEngine(llama, tokenizer, max_cache_tokens=limit)
+        context = engine.open(PROMPT, max_tokens=40)
+        # At such a temperature all of the 12 * 8 branches part at once.
+        requests = [replace(siblings(context, seed=seed), temperature=20.0, top_k=200) for seed in range(12)]
+        return answer_and_cost(engine, *requests)[1]
+
+    roomy, tight = ask(None), ask(90)
+    assert roomy.token_positions > 4 * 90
+    assert tight.token_positions < 2 * roomy.token_positions
+    assert (
+        tight.forward_passes < 12 * roomy.forward_passes / 2
+    )  # one after the other it would take twelve times as many
+
+
+def test_younger_work_waits_and_is_taken_up_again_where_the_cache_holds_one_conversation(
+    llama: Any, tokenizer: Any
+) -> None:
+    engine, naive = TransformersEngine(llama, tokenizer, max_cache_tokens=60), NaiveEngine(llama, tokenizer)
+    prompts = [f"{PROMPT} {each}" for each in ("yes", "no", "rain")]
+    requests = [rollout(engine.open(prompt, max_tokens=20), max_tokens=12) for prompt in prompts]
+    expected = [naive.reply(rollout(naive.open(prompt, max_tokens=20), max_tokens=12)) for prompt in prompts]
+    assert_same(answer(engine, *requests), expected, tolerance=ROUNDING)
+    assert engine.cache_info.peak_num_tokens <= 60
+
+
+TOKENIZER = tiny_tokenizer()
+MODEL = tiny_llama(TOKENIZER, seed=1)
+PROMPTS = ("yes", "yes, no", "Human: yes")
+PREFIXES = st.lists(st.sampled_from([40, 50, 60]), max_size=3).map(tuple)
+
+
+def as_request(kind: str, context: Context, prefix: tuple[int, ...], seed: int) -> Request:
+    if kind == "expand":
+        return Expand(context, prefix, 4, 3, num_draws=3, top_k=5, temperature=1.0, seed=seed)
+    if kind == "one":
+        return Expand(context, prefix, 4, 1, num_draws=0, top_k=5, temperature=1.0, seed=seed)
+    if kind == "rollout":
+        return rollout(context, *prefix, max_tokens=4, seed=seed)
+    if kind == "score":
+        return question(context, f"Is it {seed}? ")
+    return Embed(context, (*prefix, 70), num_tokens=len(prefix) + 1)
+
+
+KINDS = st.sampled_from(["expand", "one", "rollout", "score", "embed"])
+ASKED = st.tuples(KINDS, st.integers(0, len(PROMPTS) - 1), PREFIXES, st.integers(0, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=st.lists(ASKED, min_size=1, max_size=7),
+    num_steps=st.lists(st.integers(0, 2), min_size=7, max_size=7),
+    max_tokens=st.integers(26, 80),
+    cancelled=st.sets(st.integers(0, 6), max_size=2),
+)
+def test_all_get_the_naive_replies_however_small_the_cache_is(
+    asked: Sequence[tuple[str, int, tuple[int, ...], int]],
+    num_steps: list[int],
+    max_tokens: int,
+    cancelled: set[int],
+) -> None:
+    engine, naive = TransformersEngine(MODEL, TOKENIZER, max_cache_tokens=max_tokens), NaiveEngine(MODEL, TOKENIZER)
+    contexts, naive_contexts = ([each.open(prompt, max_tokens=9) for prompt in PROMPTS] for each in (engine, naive))
+    replies: dict[int, Any] = {}
+
+    def step() -> None:
+        replies.update(engine.step().finished)
+        info = engine.cache_info
+        assert info.num_tokens <= info.peak_num_tokens <= info.max_tokens == max_tokens
+        assert info.num_bytes <= max_tokens * 1536
+
+    tickets = []
+    for (kind, number, prefix, seed), steps in zip(asked, num_steps, strict=False):
+        tickets.append(engine.submit(as_request(kind, contexts[number], prefix, seed)))
+        for _ in range(steps):
+            step()
+    for index in cancelled & set(range(len(tickets))):
+        engine.cancel(tickets[index])
+    wanted = [index for index in range(len(tickets)) if index not in cancelled or tickets[index] in replies]
+    for _ in range(200):
+        if all(tickets[index] in replies for index in wanted):
+            break
+        step()
+    for index in wanted:
+        kind, number, prefix, seed = asked[index]
+        expected = naive.reply(as_request(kind, naive_contexts[number], prefix, seed))
+        reply = replies[tickets[index]]
+        if isinstance(reply, EngineError):  # only where it does not fit by itself
+            assert "max_cache_tokens" in str(reply)
+            assert kind == "expand"
+            continue
+        assert_same(reply, expected, tolerance=ROUNDING)
+    assert engine._runner._tree.num_held == 0  # type: ignore[attr-defined]

@@ -1,62 +1,79 @@
 """Which tokens are cached, and which are forgotten for them."""
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rain.engines.prefix_tree import TRASH_SLOT, CachedToken, PrefixTree
+from langchain_rain.engines.prefix_tree import SPARE_ENTRIES, CachedToken, PrefixTree
 
 
 def texts(tree: PrefixTree) -> set[tuple[int, ...]]:
     """The token sequences that are cached whole, ends of no longer one."""
-    return {tuple(token.token for token in tokens_to(leaf)) for leaf in tree._leaves()}
+    return {tuple(token.token for token in tokens_to(node)) for node in tree._cached() if not node.children}
 
 
 def tokens_to(node: CachedToken) -> list[CachedToken]:
     path: list[CachedToken] = []
-    ancestor: CachedToken | None = node
-    while ancestor is not None and ancestor.position >= 0:
+    ancestor = node
+    while ancestor.parent is not None:
         path.append(ancestor)
         ancestor = ancestor.parent
     return path[::-1]
 
 
-def ask(tree: PrefixTree, *sequences: tuple[int, ...]) -> list[list[CachedToken]]:
-    """Asks for sequences in one step."""
+def hold(tree: PrefixTree, *sequences: tuple[int, ...]) -> list[CachedToken]:
+    """Asks for sequences in a step of their own; returns their ends, which are held."""
     tree.begin_step()
-    return [tree.path(sequence) for sequence in sequences]
+    new: list[CachedToken] = []
+    ends = [tree.link(tree.root, sequence, new) for sequence in sequences]
+    for end in ends:
+        tree.hold(end)
+    tree.give_slots(new)
+    return ends
+
+
+def ask(tree: PrefixTree, *sequences: tuple[int, ...]) -> list[CachedToken]:
+    """The same, and lets them go."""
+    ends = hold(tree, *sequences)
+    for end in ends:
+        tree.release(end)
+    return ends
 
 
 def test_a_path_has_a_slot_of_its_own_for_each_token_in_its_position() -> None:
     tree = PrefixTree(max_tokens=10)
-    (path,) = ask(tree, (7, 8, 7))
+    (end,) = ask(tree, (7, 8, 7))
+    path = tokens_to(end)
     assert [node.token for node in path] == [7, 8, 7]
     assert [node.position for node in path] == [0, 1, 2]
-    assert [node.slot for node in path] == [TRASH_SLOT + 1, TRASH_SLOT + 2, TRASH_SLOT + 3]
-    assert tree.slots_before(path[2]) == [path[1].slot, path[0].slot]
-    assert tree.slots_before(path[0]) == []
+    assert [node.slot for node in path] == [0, 1, 2]
+    assert tree.slots_to(end).tolist() == [0, 1, 2]
+    assert tree.slots_to(tree.root).tolist() == []
 
 
 def test_sequences_share_the_tokens_of_their_common_beginning() -> None:
     tree = PrefixTree(max_tokens=10)
     first, second = ask(tree, (1, 2, 3), (1, 2, 4, 5))
-    assert first[:2] == second[:2]
+    assert tokens_to(first)[:2] == tokens_to(second)[:2]
     assert tree.num_cached == 5
     assert ask(tree, (1, 2, 3)) == [first]  # rewinding is asking for less
 
 
 def test_the_same_token_after_another_beginning_is_another_one() -> None:
     first, second = ask(PrefixTree(max_tokens=10), (1, 3), (2, 3))
-    assert first[1] is not second[1]
+    assert first is not second
 
 
 def test_the_least_recently_used_leaf_is_forgotten_and_its_slot_used_again() -> None:
     tree = PrefixTree(max_tokens=3)
-    (first,), (second,), (third,) = (ask(tree, (token,))[0] for token in (1, 2, 3))
+    (first,), (second,), (third,) = (ask(tree, (token,)) for token in (1, 2, 3))
+    slot = second.slot
     ask(tree, (1,))
-    (fourth,) = ask(tree, (4,))[0]
+    (fourth,) = ask(tree, (4,))
     assert texts(tree) == {(1,), (3,), (4,)}
-    assert fourth.slot == second.slot
-    assert first.slot != third.slot
+    assert fourth.slot == slot
+    assert (first.is_cached, second.is_cached, third.is_cached) == (True, False, True)
 
 
 def test_a_token_is_forgotten_only_after_those_that_follow_it() -> None:
@@ -68,81 +85,166 @@ def test_a_token_is_forgotten_only_after_those_that_follow_it() -> None:
     assert texts(tree) == {(4,), (5, 6)}  # 2 and then 1, which it left behind
 
 
-def test_a_sixteenth_is_forgotten_at_once() -> None:
-    tree = PrefixTree(max_tokens=64)
-    for token in range(64):
-        ask(tree, (token,))
-    ask(tree, (100,))
-    assert tree.num_cached == 64 - 64 // 16 + 1
+def test_what_is_held_is_not_forgotten_though_it_is_older() -> None:
+    tree = PrefixTree(max_tokens=4)
+    (end,) = hold(tree, (1, 2))
+    ask(tree, (3, 4))
+    ask(tree, (5,))
+    assert texts(tree) == {(1, 2), (3,), (5,)}
+    assert tree.num_held == 2
+    tree.release(end)
+    assert tree.num_held == 0
+    ask(tree, (6, 7, 8, 9))
+    assert texts(tree) == {(6, 7, 8, 9)}
 
 
-def test_what_a_step_asks_for_is_kept_even_beyond_the_limit() -> None:
-    tree = PrefixTree(max_tokens=2)
-    ask(tree, (9,))
-    ask(tree, (1, 2, 3), (4, 5))
-    assert texts(tree) == {(1, 2, 3), (4, 5)}
-    assert tree.num_cached == tree.peak_num_cached == 5
-    ask(tree, (6,))
-    assert tree.num_cached == 2  # the next step gives back what was too much
+def test_what_is_held_twice_is_held_until_it_is_released_twice() -> None:
+    tree = PrefixTree(max_tokens=9)
+    first, second = hold(tree, (1, 2), (1, 2, 3))
+    assert tree.num_held == 3
+    tree.release(second)
+    assert tree.num_held == 2
+    tree.release(first)
+    assert tree.num_held == 0
 
 
-def test_what_is_kept_for_those_who_go_on_from_it_is_not_forgotten_for_others() -> None:
-    tree = PrefixTree(max_tokens=2)
-    (path,) = ask(tree, (1, 2))
-    tree.begin_step(kept=path[-1:])
-    tree.path((3, 4))
-    assert texts(tree) == {(1, 2), (3, 4)}
+def test_what_finds_no_room_is_taken_back() -> None:
+    tree = PrefixTree(max_tokens=3)
+    ask(tree, (1,))
+    (held,) = hold(tree, (2, 3))
     tree.begin_step()
-    tree.path((5,))
-    assert (1, 2) not in texts(tree)
-
-
-def test_a_step_that_has_found_nothing_to_forget_does_not_look_again() -> None:
-    num_searches = 0
-
-    class Counting(PrefixTree):
-        def _leaves(self) -> list[CachedToken]:
-            nonlocal num_searches
-            num_searches += 1
-            return super()._leaves()
-
-    tree = Counting(max_tokens=2)
-    ask(tree, tuple(range(50)))
-    assert num_searches == 1
-    ask(tree, (60,))
-    assert num_searches == 2
-
-
-SEQUENCES = st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple)
-
-
-@given(max_tokens=st.integers(1, 20), steps=st.lists(st.lists(SEQUENCES, min_size=1, max_size=4), max_size=12))
-def test_slots_are_never_shared_and_no_more_than_the_limit_or_the_largest_step_needs(
-    max_tokens: int, steps: list[list[tuple[int, ...]]]
-) -> None:
-    tree = PrefixTree(max_tokens)
-    largest = 0
-    for sequences in steps:
-        paths = ask(tree, *sequences)
-        beginnings = {sequence[:end] for sequence in sequences for end in range(1, len(sequence) + 1)}
-        largest = max(largest, len(beginnings))
-        for sequence, path in zip(sequences, paths, strict=True):
-            assert tuple(node.token for node in path) == sequence
-            assert tree.path(sequence) == path  # nothing that the step asked for has been forgotten
-        cached = {id(node): node for leaf in tree._leaves() for node in tokens_to(leaf)}
-        slots = [node.slot for node in cached.values()]
-        assert len(slots) == len(set(slots)) == tree.num_cached
-        assert TRASH_SLOT not in slots
-        assert max(slots) < tree.num_slots
-        assert tree.num_cached <= tree.peak_num_cached <= max(max_tokens, largest)
+    new: list[CachedToken] = []
+    end = tree.link(tree.root, (1, 4, 5), new)
+    tree.hold(end)
+    assert [node.token for node in new] == [4, 5]
+    assert tree.num_held == 5 > tree.max_tokens
+    tree.release(end)
+    tree.unlink(new)
+    assert texts(tree) == {(1,), (2, 3)}
+    tree.release(held)
+    ask(tree, (6,))
+    assert texts(tree) == {(2, 3), (6,)}
 
 
 def test_what_is_not_asked_again_is_forgotten_first_up_to_where_it_branches_off() -> None:
     # Two questions share 1 and 2; their ends are let go. 9 is older, and kept all the same.
     tree = PrefixTree(max_tokens=7)
     ask(tree, (9,))
-    straight, swapped = ask(tree, (1, 2, 3, 4), (1, 2, 5, 6))
-    for question in (straight, swapped):
-        tree.forget_first(question[-1])
+    for question in ask(tree, (1, 2, 3, 4), (1, 2, 5, 6)):
+        tree.forget_first(question)
     ask(tree, (7, 8, 7, 8))
     assert texts(tree) == {(9,), (1, 2), (7, 8, 7, 8)}
+
+
+def test_what_somebody_else_holds_is_not_forgotten_first() -> None:
+    tree = PrefixTree(max_tokens=4)
+    (longer,) = hold(tree, (1, 2, 3))
+    (shorter,) = ask(tree, (1, 2))
+    tree.forget_first(shorter)
+    tree.release(longer)
+    ask(tree, (4, 5))
+    assert texts(tree) == {(1, 2), (4, 5)}
+
+
+def test_lineages_that_part_do_not_share_what_follows() -> None:
+    tree = PrefixTree(max_tokens=99)
+    (trunk,) = hold(tree, (1, 2))
+    tree.slots_to(trunk)
+    first, second = hold(tree, (1, 2, 3), (1, 2, 4))
+    assert tree.slots_to(first).tolist() == [0, 1, 2]
+    assert tree.slots_to(second).tolist() == [0, 1, 3]
+    (longer,) = hold(tree, (1, 2, 3, 5, 6, 7, 8))
+    assert tree.slots_to(longer).tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert tree.slots_to(first).tolist() == [0, 1, 2]
+
+
+def test_compaction_moves_what_is_left_to_the_front_in_order() -> None:
+    tree = PrefixTree(max_tokens=6)
+    ask(tree, (1,))
+    ask(tree, (2, 3))
+    ask(tree, (4, 5))
+    (kept,) = ask(tree, (2, 3))
+    assert tree.slots_to(kept).tolist() == [1, 2]
+    tree.forget(2)  # 1 and 5
+    assert tree.compact() == [1, 2, 3]
+    assert tree.slots_to(kept).tolist() == [0, 1]
+    assert tree.num_slots == tree.num_cached == 3
+    (more,) = ask(tree, (2, 3, 6))
+    assert tree.slots_to(more).tolist() == [0, 1, 3]
+
+
+def test_nothing_is_cached_any_more_after_all_is_cleared() -> None:
+    tree = PrefixTree(max_tokens=6)
+    ends = [*hold(tree, (1, 2)), *ask(tree, (3,))]
+    tree.clear()
+    assert not any(end.is_cached for end in ends)
+    assert (tree.num_cached, tree.num_held, tree.num_slots, texts(tree)) == (0, 0, 0, set())
+    ask(tree, (1, 2))
+    assert texts(tree) == {(1, 2)}
+
+
+def test_the_queue_of_what_may_be_forgotten_stays_short_though_nothing_is() -> None:
+    tree = PrefixTree(max_tokens=99)
+    for _ in range(1000):
+        ask(tree, (1, 2), (3,))
+    assert len(tree._leaves) <= 2 * 3 + SPARE_ENTRIES + 1
+    tree.max_tokens = 3
+    ask(tree, (4,))
+    assert texts(tree) == {(4,), (3,), (1,)}
+
+
+SEQUENCES = st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple)
+
+
+@given(
+    max_tokens=st.integers(8, 20),
+    steps=st.lists(
+        st.tuples(st.lists(SEQUENCES, min_size=1, max_size=4), st.booleans(), st.integers(0, 5)), max_size=15
+    ),
+)
+def test_slots_are_never_shared_and_held_tokens_stay(
+    max_tokens: int, steps: list[tuple[list[tuple[int, ...]], bool, int]]
+) -> None:
+    tree = PrefixTree(max_tokens)
+    held: list[tuple[CachedToken, tuple[int, ...]]] = []
+    for sequences, is_passing, num_released in steps:
+        tree.begin_step()
+        for sequence in sequences:
+            new: list[CachedToken] = []
+            end = tree.link(tree.root, sequence, new)
+            tree.hold(end)
+            if tree.num_held > max_tokens:
+                tree.release(end)
+                tree.unlink(new)
+            else:
+                tree.give_slots(new)
+                held.append((end, sequence))
+        for _ in range(min(num_released, len(held))):
+            end, _ = held.pop(0)
+            tree.release(end)
+            if is_passing:
+                tree.forget_first(end)
+        cached = tree._cached()
+        slots = [node.slot for node in cached]
+        assert len(slots) == len(set(slots)) == tree.num_cached <= tree.peak_num_cached <= max_tokens
+        assert max(slots, default=-1) < tree.num_slots <= max_tokens
+        for end, sequence in held:
+            path = tokens_to(end)
+            assert tuple(node.token for node in path) == sequence
+            assert tree.slots_to(end).tolist() == [node.slot for node in path]
+            assert set(path) <= set(cached)
+        assert tree.num_held == len({node for end, _ in held for node in tokens_to(end)})
+    for end, _ in held:
+        tree.release(end)
+    tree.forget(max_tokens)
+    assert tree.num_cached == 0  # so every leaf that nobody held was in the queue
+
+
+@pytest.mark.parametrize("length", [1, 40])
+def test_slots_of_a_chain_are_those_of_its_tokens_however_it_grows(length: int) -> None:
+    tree = PrefixTree(max_tokens=1000)
+    sequence: tuple[int, ...] = ()
+    for _ in range(5):
+        sequence += tuple(range(length))
+        (end,) = hold(tree, sequence)
+        assert np.array_equal(tree.slots_to(end), [node.slot for node in tokens_to(end)])

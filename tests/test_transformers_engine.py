@@ -10,6 +10,7 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_rain.budget import Budget
 from langchain_rain.drivers import Outcome, run, run_batch, stream
+from langchain_rain.engines import tree_runner
 from langchain_rain.engines.base import Cost
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
@@ -45,6 +46,12 @@ def rollout(context: Context, *prefix: int, seed: int = 4, max_tokens: int = 6) 
 def both_orders(context: Context, transcript: str = PROMPT) -> list[Score]:
     options = ("(A) yes\n(B) no", "(A) no\n(B) yes")
     return [Score(context, f"{transcript}\n{each}\n", "The answer is: (", ("A", "B")) for each in options]
+
+
+def num_common(tokenizer: Any, *texts: str) -> int:
+    """The number of tokens with which all texts begin."""
+    columns = zip(*(tokenizer(text).input_ids for text in texts), strict=False)
+    return next(index for index, column in enumerate(columns) if len(set(column)) > 1)
 
 
 def all_kinds(context: Context) -> list[Request]:
@@ -194,7 +201,8 @@ def test_a_request_that_needs_no_forward_pass_is_not_charged_for_that_of_its_nei
     free, charged = engine.submit(embed), engine.submit(most_probable(other))
     report = engine.step()
     assert report.finished.keys() == {free, charged}
-    assert report.positions == {charged: other.num_prompt_tokens}
+    num_shared = num_common(tokenizer, PROMPT, "Human: yes")
+    assert report.positions == {charged: other.num_prompt_tokens - num_shared}
 
 
 def test_positions_that_serve_several_requests_count_for_the_first(llama: Any, tokenizer: Any) -> None:
@@ -326,7 +334,10 @@ def test_a_conversation_goes_on_after_a_forward_pass_that_failed(llama: Any, tok
     assert_same(answer(engine, siblings(context, 40)), [expected], tolerance=ROUNDING)
 
 
-def test_a_conversation_that_overflows_spoils_no_other_one_beside_it_or_after_it_in_its_row(tokenizer: Any) -> None:
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_conversation_that_overflows_spoils_no_other_one_that_begins_as_it_does(
+    tokenizer: Any, is_alone: bool
+) -> None:
     model = tiny_llama(tokenizer, seed=1)
     (poison,) = tokenizer.encode("}", add_special_tokens=False)
     model.model.embed_tokens.weight.data[poison] = float("nan")
@@ -335,11 +346,30 @@ def test_a_conversation_that_overflows_spoils_no_other_one_beside_it_or_after_it
     expected = naive.reply(siblings(naive.open(PROMPT, max_tokens=40)))
 
     spoiled, beside = engine.open("}", max_tokens=40), engine.open(PROMPT, max_tokens=40)
-    jobs: list[Request] = [siblings(spoiled), rollout(spoiled), most_probable(spoiled), siblings(beside)]
-    assert_same(answer(engine, *jobs)[-1], expected, tolerance=ROUNDING)
-    engine.close(spoiled)  # `beside` keeps the memory alive, so the next one gets the spoiled row
+    jobs: list[Request] = [siblings(spoiled), rollout(spoiled), most_probable(spoiled)]
+    if is_alone:
+        answer(engine, *jobs)
+    else:
+        assert_same(answer(engine, *jobs, siblings(beside))[-1], expected, tolerance=ROUNDING)
+    engine.close(spoiled)
     after = engine.open(PROMPT, max_tokens=40)
-    assert_same(answer(engine, siblings(after)), [expected], tolerance=ROUNDING)
+    assert_same(answer(engine, siblings(after), siblings(beside)), [expected] * 2, tolerance=ROUNDING)
+
+
+def test_tokens_apart_are_computed_in_passes_that_are_not_too_large(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_llama(tokenizer, seed=1)
+    (poison,) = tokenizer.encode("}", add_special_tokens=False)
+    model.model.embed_tokens.weight.data[poison] = float("nan")
+    monkeypatch.setattr(tree_runner, "MAX_SLOTS_APART", 30)
+    engine, naive = TransformersEngine(model, tokenizer), NaiveEngine(model, tokenizer)
+    requests = [siblings(engine.open(prompt, max_tokens=40)) for prompt in (PROMPT + "}", PROMPT)]
+    num_tokens = len(tokenizer(PROMPT + "}").input_ids)
+    with counted_forward_passes(model) as shapes:
+        replies = answer(engine, *requests)
+    assert shapes[:2] == [(1, num_tokens), (30 // num_tokens, 1)]
+    assert_same(replies[1], naive.reply(siblings(naive.open(PROMPT, max_tokens=40))), tolerance=ROUNDING)
 
 
 def test_a_model_that_is_not_a_number_is_an_error_and_not_an_answer(tokenizer: Any) -> None:

@@ -95,20 +95,24 @@ def alone(llama: Any, tokenizer: Any) -> list[Outcome[SearchResult]]:
 def assert_same_outcomes(
     outcomes: Sequence[Outcome[SearchResult] | Exception], expected: Sequence[Outcome[SearchResult]]
 ) -> None:
-    """Results up to rounding, costs to the last position; only the seconds may differ."""
+    """Results up to rounding; what one has computed already, as prompts and rubrics begin alike, another need not."""
+    num_saved = 0
     for outcome, other in zip(outcomes, expected, strict=True):
         assert isinstance(outcome, Outcome)
         assert_same(outcome.result, other.result, tolerance=ROUNDING)
-        assert outcome.cost == other.cost
+        assert outcome.cost.forward_passes == other.cost.forward_passes
+        assert outcome.cost.token_positions <= other.cost.token_positions
+        num_saved += other.cost.token_positions - outcome.cost.token_positions
+    assert num_saved > 0
 
 
-def test_searches_merged_are_each_search_alone_at_the_same_cost(
+def test_searches_merged_are_each_search_alone_at_less_cost(
     llama: Any, tokenizer: Any, alone: list[Outcome[SearchResult]]
 ) -> None:
     with counted_forward_passes(llama) as shapes:
         outcomes = run_batch(jobs_on(TransformersEngine(llama, tokenizer)))
     assert_same_outcomes(outcomes, alone)
-    assert max(num_rows for num_rows, _ in shapes) == len(PROMPTS)
+    assert max(num_lines for num_lines, _ in shapes) == len(PROMPTS)
     assert len(shapes) < sum(outcome.cost.forward_passes for outcome in alone) / 2
 
 

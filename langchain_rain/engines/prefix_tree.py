@@ -1,16 +1,31 @@
-"""Which tokens are cached where: a tree of token ids over the slots of a cache. No tensors here.
+"""Which tokens are cached where: one tree of token ids over the slots of a cache. No tensors here.
 
-A request names a sequence of tokens; the tree says which of them are cached already and gives the others a slot.
-Rewinding is asking about a shorter sequence. When the slots are used up, the least recently used leaves are forgotten.
+A request names a sequence of tokens; the tree says which of them are cached already and links in the others, which get
+slots when it is known that there is room. Rewinding is asking about a shorter sequence. What somebody holds stays; of
+the rest the least recently used leaves are forgotten when slots run out.
 """
 
 import heapq
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-TRASH_SLOT = 0
-"""A slot that padding writes to and nobody reads."""
+import numpy as np
+from numpy.typing import NDArray
+
+NO_SLOT = -1
+"""Of a token that is not cached: not yet, or not any more."""
+
+SPARE_ENTRIES = 64
+"""How many outdated entries the queue of leaves may hold beside twice the cached tokens, before it is tidied."""
+
+
+@dataclass(slots=True, eq=False)
+class Lineage:
+    """The slots of a token and of all before it, by position; tokens on one way share the array."""
+
+    slots: NDArray[np.int64]
+    length: int
 
 
 @dataclass(slots=True, eq=False)
@@ -20,117 +35,193 @@ class CachedToken:
     Attributes:
         slot: where its keys and values are.
         position: number of tokens before it.
-        is_filled: whether they have been computed.
-        used_at: the step in which it was asked for last.
+        num_holds: how many hold it itself, and how many of its children are held.
+        used_at: the step in which it was held last.
         created_at: the step in which it was asked for first.
     """
 
     token: int
     parent: "CachedToken | None"
-    slot: int
     position: int
-    is_filled: bool = False
+    slot: int = NO_SLOT
+    num_holds: int = 0
     used_at: int = 0
     created_at: int = 0
+    lineage: Lineage | None = None
     children: dict[int, "CachedToken"] = field(default_factory=dict)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether it has a slot."""
+        return self.slot != NO_SLOT
 
 
 class PrefixTree:
-    """The cached tokens of one conversation, at most `max_tokens` unless one step needs more at once."""
+    """The cached tokens of an engine, at most `max_tokens`.
+
+    Whoever asks links tokens in (`link`), holds the ends (`hold`), and then either has slots given to what is new
+    (`give_slots`, if `num_held` does not exceed `max_tokens`) or takes all back (`release`, `unlink`).
+    """
 
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
-        self.num_slots = TRASH_SLOT + 1
+        self.root = CachedToken(token=-1, parent=None, position=-1)
         self.num_cached = 0
+        self.num_held = 0
         self.peak_num_cached = 0
-        self._root = CachedToken(token=-1, parent=None, slot=TRASH_SLOT, position=-1)
+        self.num_slots = 0  # one more than the last slot that is in use
         self._free: list[int] = []
+        self._leaves: list[tuple[int, int, CachedToken]] = []  # a heap; entries that no longer hold are skipped
+        self._order = itertools.count()
         self._step = 0
-        self._exhausted_in = 0  # the step in which nothing was left to forget, so as not to look for it again
 
-    def begin_step(self, kept: Iterable[CachedToken] = ()) -> None:
-        """What is asked for from now on is kept until the next step begins, and so is `kept` with all before it."""
+    def begin_step(self) -> None:
+        """What is held or let go from now on counts as used later than all before."""
         self._step += 1
-        for node in kept:
-            node.used_at = self._step
 
-    def path(self, tokens: Sequence[int]) -> list[CachedToken]:
-        """The cached tokens of a sequence; those that are missing get a slot and are to be filled in this step."""
-        node, path, step = self._root, [], self._step
+    def link(self, start: CachedToken, tokens: Sequence[int], new: list[CachedToken]) -> CachedToken:
+        """The last of `tokens` after `start`; those that are missing are linked in and appended to `new`."""
+        node = start
         for token in tokens:
-            known = node.children.get(token)
-            if known is None:
-                node = self.child(node, token)
-            else:
-                node = known
-                node.used_at = step
-            path.append(node)
-        return path
-
-    def child(self, parent: CachedToken, token: int) -> CachedToken:
-        """The cached token that follows `parent`; gets a slot if it is missing."""
-        node = parent.children.get(token)
-        if node is None:
-            # The parent is kept first, so that making room for its child cannot forget it.
-            parent.used_at = self._step
-            node = CachedToken(token, parent, self._take_slot(), parent.position + 1, created_at=self._step)
-            parent.children[token] = node
-        node.used_at = self._step
+            child = node.children.get(token)
+            if child is None:
+                child = CachedToken(token, node, node.position + 1, created_at=self._step)
+                node.children[token] = child
+                new.append(child)
+            node = child
         return node
 
-    def forget_first(self, node: CachedToken) -> None:
-        """Lets `node` be forgotten before all others, and of what leads to it alone whatever is new in this step.
+    def unlink(self, new: Sequence[CachedToken]) -> None:
+        """Takes back tokens that were linked in and got no slots; nobody may hold them."""
+        for node in reversed(new):
+            assert node.parent is not None
+            assert not node.is_cached
+            del node.parent.children[node.token]
+            self._offer(node.parent)
 
-        Called at the end of a step: whoever stands at one of them says so when the next one begins.
-        """
-        ancestor: CachedToken | None = node
-        while ancestor is not None and ancestor.created_at == self._step and len(ancestor.children) <= 1:
-            ancestor.used_at = 0
-            ancestor = ancestor.parent
-
-    def slots_before(self, node: CachedToken) -> list[int]:
-        """The slots of all tokens before `node`, nearest first."""
-        slots = []
-        ancestor = node.parent
-        while ancestor is not None and ancestor is not self._root:
-            slots.append(ancestor.slot)
-            ancestor = ancestor.parent
-        return slots
-
-    def _take_slot(self) -> int:
-        if self.num_cached >= self.max_tokens and self._exhausted_in < self._step:
-            self._forget(self.num_cached - self.max_tokens + max(1, self.max_tokens // 16))
-        self.num_cached += 1
-        self.peak_num_cached = max(self.peak_num_cached, self.num_cached)
-        if self._free:
-            return self._free.pop()
-        self.num_slots += 1
-        return self.num_slots - 1
-
-    def _forget(self, count: int) -> None:
-        """Forgets up to `count` leaves, least recently used first; none that this step has asked for."""
-        order = itertools.count()
-        leaves = [(node.used_at, next(order), node) for node in self._leaves() if node.used_at < self._step]
-        heapq.heapify(leaves)
-        for _ in range(count):
-            if not leaves:
-                self._exhausted_in = self._step
+    def hold(self, node: CachedToken) -> None:
+        """Keeps `node` and all before it until it is released as often."""
+        ancestor = node
+        while ancestor.parent is not None:
+            ancestor.num_holds += 1
+            if ancestor.num_holds > 1:
                 return
-            _, _, node = heapq.heappop(leaves)
-            parent = node.parent
-            assert parent is not None
-            del parent.children[node.token]
-            self._free.append(node.slot)
-            self.num_cached -= 1
-            if not parent.children and parent is not self._root and parent.used_at < self._step:
-                heapq.heappush(leaves, (parent.used_at, next(order), parent))
+            self.num_held += 1
+            ancestor = ancestor.parent
 
-    def _leaves(self) -> list[CachedToken]:
-        leaves, stack = [], list(self._root.children.values())
+    def release(self, node: CachedToken) -> None:
+        """Lets go what was held."""
+        ancestor = node
+        while ancestor.parent is not None:
+            ancestor.num_holds -= 1
+            if ancestor.num_holds:
+                return
+            self.num_held -= 1
+            ancestor.used_at = self._step
+            self._offer(ancestor)
+            ancestor = ancestor.parent
+
+    def forget_first(self, node: CachedToken) -> None:
+        """Lets `node` be forgotten before all others, and of what leads to it alone whatever is new in this step."""
+        ancestor = node
+        while (
+            ancestor.parent is not None
+            and ancestor.created_at == self._step
+            and not ancestor.num_holds
+            and len(ancestor.children) <= 1
+        ):
+            ancestor.used_at = 0
+            self._offer(ancestor)
+            ancestor = ancestor.parent
+
+    def give_slots(self, new: Sequence[CachedToken]) -> None:
+        """Gives slots to tokens that are linked in and held, for which others are forgotten if need be."""
+        assert self.num_held <= self.max_tokens
+        self.forget(self.num_cached + len(new) - self.max_tokens)
+        for node in new:
+            if self._free:
+                node.slot = self._free.pop()
+            else:
+                node.slot = self.num_slots
+                self.num_slots += 1
+        self.num_cached += len(new)
+        self.peak_num_cached = max(self.peak_num_cached, self.num_cached)
+
+    def forget(self, count: int) -> None:
+        """Forgets `count` tokens that nobody holds, or all there are: leaves, least recently used first."""
+        while count > 0 and self._leaves:
+            used_at, _, node = heapq.heappop(self._leaves)
+            if not self._can_forget(node) or node.used_at != used_at:
+                continue
+            assert node.parent is not None
+            del node.parent.children[node.token]
+            self._free.append(node.slot)
+            node.slot, node.lineage = NO_SLOT, None
+            self.num_cached -= 1
+            self._offer(node.parent)
+            count -= 1
+
+    def compact(self) -> list[int]:
+        """Moves all tokens to the first slots, in the order of theirs now; returns the slots from which they come."""
+        nodes = sorted(self._cached(), key=lambda node: node.slot)
+        moved = [node.slot for node in nodes]
+        for slot, node in enumerate(nodes):
+            node.slot, node.lineage = slot, None
+        self.num_slots = len(nodes)
+        self._free.clear()
+        return moved
+
+    def clear(self) -> None:
+        """Forgets everything, whoever holds it."""
+        for node in self._cached():
+            node.slot, node.lineage = NO_SLOT, None
+        self.root.children.clear()
+        self.num_cached = self.num_held = self.num_slots = 0
+        self._free.clear()
+        self._leaves.clear()
+
+    def slots_to(self, node: CachedToken) -> NDArray[np.int64]:
+        """The slots of all tokens before `node` and its own, by position; not to be written to."""
+        if node.lineage is None:
+            node.lineage = self._lineage(node)
+        return node.lineage.slots[: node.position + 1]
+
+    def _lineage(self, node: CachedToken) -> Lineage:
+        way, ancestor = [], node
+        while ancestor.parent is not None and ancestor.lineage is None:
+            way.append(ancestor.slot)
+            ancestor = ancestor.parent
+        known, start = ancestor.lineage, ancestor.position + 1
+        end = node.position + 1
+        if known is None or known.length != start or len(known.slots) < end:  # grown from elsewhere, or full
+            grown = np.empty(2 * end, np.int64)
+            if known is not None:
+                grown[:start] = known.slots[:start]
+            known = Lineage(grown, start)
+        known.slots[start:end] = way[::-1]
+        known.length = end
+        return known
+
+    def _can_forget(self, node: CachedToken) -> bool:
+        return node.is_cached and not node.children and not node.num_holds
+
+    def _offer(self, node: CachedToken) -> None:
+        """Queues a token to be forgotten, if it is a leaf that nobody holds."""
+        if not self._can_forget(node):
+            return
+        heapq.heappush(self._leaves, (node.used_at, next(self._order), node))
+        if len(self._leaves) > 2 * self.num_cached + SPARE_ENTRIES:
+            current = {
+                each[2]: each for each in self._leaves if self._can_forget(each[2]) and each[0] == each[2].used_at
+            }
+            self._leaves = list(current.values())
+            heapq.heapify(self._leaves)
+
+    def _cached(self) -> list[CachedToken]:
+        cached, stack = [], [self.root]
         while stack:
             node = stack.pop()
-            if node.children:
-                stack.extend(node.children.values())
-            else:
-                leaves.append(node)
-        return leaves
+            stack.extend(node.children.values())
+            if node.is_cached:
+                cached.append(node)
+        return cached

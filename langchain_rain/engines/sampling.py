@@ -1,71 +1,142 @@
-"""From logits to tokens: the next-token questions of all pending requests, answered together."""
+"""From logits to tokens: the next-token questions of all pending requests, answered together on the model's device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from langchain_rain.engines.work import Draw, Got, MostProbable, Probability, Want
+from langchain_rain.engines.transfer import ToHost, to_device
+from langchain_rain.engines.wants import Draw, Got, MostProbable, NextToken, Probability
 
 GREEDY_TEMPERATURE = 1e-3
 """What temperature 0 stands for: logits that differ by 0.1 are e^100 apart, and all numbers stay finite."""
 
 
-def answer_wants(wants: Sequence[Want], logits: torch.Tensor) -> list[Got]:
-    """Answers each want from its row of `logits` `[num_wants, vocabulary]`.
+def answer_wants(wants: Sequence[NextToken], logits: torch.Tensor) -> list[Got]:
+    """Answers each want from its row of `logits` `[num_wants, vocabulary]`."""
+    to_host = ToHost()
+    answers = sampled(wants, range(len(wants)), logits, to_host)
+    to_host.copy()
+    return answers()
 
-    Every row is treated alone, so what else is asked in the same step does not change an answer.
+
+def sampled(
+    wants: Sequence[NextToken], rows: Sequence[int], logits: torch.Tensor, to_host: ToHost
+) -> Callable[[], list[Got]]:
+    """Answers each want from its row of `logits` `[num_rows, vocabulary]`; the answers are there after `to_host.copy`.
+
+    Every row is treated alone, so what else is asked in the same step does not change an answer. Wants that share row
+    and temperature share the work.
     """
-    wide = logits.double() if logits.dtype == torch.float64 else logits.float()
-    coldest = [max(want.temperature, GREEDY_TEMPERATURE) for want in wants]
-    temperatures = torch.tensor(coldest, dtype=wide.dtype, device=wide.device)
-    logprobs = torch.log_softmax(wide / temperatures[:, None], dim=-1)
-    answers: dict[int, Got] = {}
-    _answer_most_probable(wants, logprobs, answers)
-    _answer_draws(wants, logprobs, answers)
-    for row, want in enumerate(wants):
-        if isinstance(want, Probability):
-            ids = np.array(want.token_ids)
-            answers[row] = (ids, _to_numpy(logprobs[row, torch.from_numpy(ids).to(logprobs.device)]))
-    return [answers[row] for row in range(len(wants))]
+    index_of: dict[tuple[int, float], int] = {}
+    for want, row in zip(wants, rows, strict=True):
+        index_of.setdefault((row, max(want.temperature, GREEDY_TEMPERATURE)), len(index_of))
+    indices = [index_of[row, max(want.temperature, GREEDY_TEMPERATURE)] for want, row in zip(wants, rows, strict=True)]
+    chosen, temperatures = zip(*index_of, strict=True)
+    row_ids, divisors = to_device(logits.device, np.array(chosen), np.array(temperatures)[:, None])
+    wide = logits.index_select(0, row_ids)
+    wide = wide if wide.dtype == torch.float64 else wide.float()
+    logprobs = torch.log_softmax(wide / divisors.to(wide.dtype), dim=-1)
+    answers: dict[int, Callable[[], Got]] = {}
+    for answer in (_answer_top, _answer_draws, _answer_probabilities):
+        answers |= answer(wants, indices, logprobs, to_host)
+    return lambda: [answers[number]() for number in range(len(wants))]
 
 
-def _answer_most_probable(wants: Sequence[Want], logprobs: torch.Tensor, answers: dict[int, Got]) -> None:
-    """Most probable first, of equals the one with the lower id first; `topk` alone leaves that open."""
-    rows = [row for row, want in enumerate(wants) if isinstance(want, MostProbable)]
-    if not rows:
-        return
-    counts = [min(want.count, logprobs.shape[-1]) for want in wants if isinstance(want, MostProbable)]
-    asked = logprobs[rows]
-    lowest = torch.topk(asked, max(counts), dim=-1).values[list(range(len(rows))), [count - 1 for count in counts]]
-    # Nothing is lower than what is not a number: of such a row all is kept, and the checks of replies find it.
-    where, ids = torch.nonzero(~(asked < lowest[:, None]), as_tuple=True)
-    values = _to_numpy(asked[where, ids])
-    ends = np.searchsorted(where.cpu().numpy(), np.arange(1, len(rows)))
-    for row, count, row_ids, row_values in zip(
-        rows, counts, np.split(ids.cpu().numpy(), ends), np.split(values, ends), strict=True
-    ):
-        order = np.argsort(-row_values, kind="stable")[:count]
-        answers[row] = (row_ids[order], row_values[order])
+def _answer_top(
+    wants: Sequence[NextToken], indices: Sequence[int], logprobs: torch.Tensor, to_host: ToHost
+) -> dict[int, Callable[[], Got]]:
+    """The most probable tokens, and draws from among them."""
+    counts = {number: each.count for number, each in enumerate(wants) if isinstance(each, MostProbable)}
+    top_ks = {number: each.top_k for number, each in enumerate(wants) if isinstance(each, Draw) and each.top_k}
+    asked = counts | top_ks
+    if not asked:
+        return {}
+    rows = sorted({indices[number] for number in asked})
+    place_of = {row: place for place, row in enumerate(rows)}
+    values, ids = ranked(logprobs[rows], min(max(asked.values()), logprobs.shape[-1]))
+    answers: dict[int, Callable[[], Got]] = {}
+    if counts:
+        ids_at, values_at = to_host.add(ids), to_host.add(values)
+        for number, count in counts.items():
+            answers[number] = _cut(to_host, ids_at, values_at, place_of[indices[number]], count)
+    if top_ks:
+        draws = [want for want in wants if isinstance(want, Draw) and want.top_k]
+        places = [place_of[indices[number]] for number in top_ks]
+        cumulative = (values - values[:, :1]).double().exp().cumsum(dim=-1)[places]
+        lasts = np.minimum(np.array(list(top_ks.values())), logprobs.shape[-1])[:, None] - 1
+        uniforms, last = to_device(logprobs.device, _padded([each.uniforms for each in draws]), lasts)
+        totals = cumulative.gather(1, last)
+        picked = torch.minimum(torch.searchsorted(cumulative, uniforms * totals, right=True), last)
+        drawn = (values - values[:, :1])[places].gather(1, picked).double() - totals.log()
+        ids_at, values_at = to_host.add(ids[places].gather(1, picked)), to_host.add(drawn)
+        for place, (number, draw) in enumerate(zip(top_ks, draws, strict=True)):
+            answers[number] = _cut(to_host, ids_at, values_at, place, len(draw.uniforms))
+    return answers
 
 
-def _answer_draws(wants: Sequence[Want], logprobs: torch.Tensor, answers: dict[int, Got]) -> None:
-    rows = [row for row, want in enumerate(wants) if isinstance(want, Draw)]
-    if not rows:
-        return
-    cumulative = logprobs[rows].double().exp().cumsum(dim=-1)
-    uniforms = torch.tensor(
-        [want.uniform for want in wants if isinstance(want, Draw)], dtype=torch.float64, device=logprobs.device
-    )
-    drawn = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)
-    drawn = drawn.clamp(max=logprobs.shape[-1] - 1)
-    values = _to_numpy(logprobs[rows].gather(1, drawn))
-    ids = drawn.cpu().numpy()
-    for index, row in enumerate(rows):
-        answers[row] = (ids[index], values[index])
+def _answer_draws(
+    wants: Sequence[NextToken], indices: Sequence[int], logprobs: torch.Tensor, to_host: ToHost
+) -> dict[int, Callable[[], Got]]:
+    """Draws from the full distribution."""
+    draws = {number: want for number, want in enumerate(wants) if isinstance(want, Draw) and not want.top_k}
+    if not draws:
+        return {}
+    of_draws = _rows(logprobs, [indices[number] for number in draws])
+    cumulative = of_draws.double().exp().cumsum(dim=-1)
+    (uniforms,) = to_device(logprobs.device, _padded([draw.uniforms for draw in draws.values()]))
+    drawn = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
+    drawn = drawn.clamp_(max=logprobs.shape[-1] - 1)
+    ids_at, values_at = to_host.add(drawn), to_host.add(of_draws.gather(1, drawn))
+    return {
+        number: _cut(to_host, ids_at, values_at, place, len(draw.uniforms))
+        for place, (number, draw) in enumerate(draws.items())
+    }
 
 
-def _to_numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = tensor.double().cpu().numpy()
-    return array
+def _answer_probabilities(
+    wants: Sequence[NextToken], indices: Sequence[int], logprobs: torch.Tensor, to_host: ToHost
+) -> dict[int, Callable[[], Got]]:
+    asked = {number: want for number, want in enumerate(wants) if isinstance(want, Probability)}
+    if not asked:
+        return {}
+    of_asked = _rows(logprobs, [indices[number] for number in asked])
+    (ids,) = to_device(logprobs.device, _padded([want.token_ids for want in asked.values()]).astype(np.int64))
+    ids_at, values_at = to_host.add(ids), to_host.add(of_asked.gather(1, ids))
+    return {
+        number: _cut(to_host, ids_at, values_at, place, len(want.token_ids))
+        for place, (number, want) in enumerate(asked.items())
+    }
+
+
+def ranked(logprobs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` largest of each row and their ids, largest first, of equals the one with the lower id first.
+
+    `topk` leaves open which of equals come, so it is asked about whole numbers of which none are equal: the bits of a
+    float32 in an order of whole numbers, then the id. A number that is none comes before all others.
+    """
+    if logprobs.dtype != torch.float32:
+        values, ids = torch.sort(logprobs, dim=-1, descending=True, stable=True)
+        return values[:, :count], ids[:, :count]
+    bits = logprobs.view(torch.int32)
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
+    tie_break = torch.arange(logprobs.shape[-1] - 1, -1, -1, device=logprobs.device)
+    ids = torch.topk((ordered << 32) | tie_break, count, dim=-1).indices
+    return logprobs.gather(1, ids), ids
+
+
+def _rows(logprobs: torch.Tensor, indices: list[int]) -> torch.Tensor:
+    return logprobs if indices == list(range(len(logprobs))) else logprobs[indices]
+
+
+def _padded(rows: Sequence[Sequence[float]]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Rows of different length as one array, with zeros at their ends."""
+    padded = np.zeros((len(rows), max(map(len, rows))))
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    return padded
+
+
+def _cut(to_host: ToHost, ids_at: int, values_at: int, place: int, count: int) -> Callable[[], Got]:
+    """Reads the first `count` numbers at `place`, once they have come."""
+    return lambda: (to_host[ids_at][place, :count].astype(np.int64), to_host[values_at][place, :count])

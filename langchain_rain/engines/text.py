@@ -17,6 +17,7 @@ from langchain_rain.engines.dialogue import (
     with_system_in_first_turn,
 )
 from langchain_rain.engines.reading import AnswerReader, PlainReader, ToolReader
+from langchain_rain.engines.wants import Place
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import FinishReason, Tokens
 
@@ -57,6 +58,10 @@ class Conversation:
     continues_line: bool = False  # the prompt ends with `Assistant:`
     readings: dict[Tokens, Reading] = field(default_factory=dict)
     anchor_length: int | None = None  # of the last tokens of the prompt as text
+    place: Place = field(init=False)  # the end of the prompt
+
+    def __post_init__(self) -> None:
+        self.place = Place(None, self.prompt_tokens)
 
 
 class TextCodec:

@@ -5,10 +5,7 @@ both orders of a judgement's options at once. Everything a conversation has comp
 """
 
 import hashlib
-import inspect
 import itertools
-import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,22 +18,14 @@ from langchain_rain.engines.base import StepReport, Ticket
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
 from langchain_rain.engines.families import check_model, eos_token_ids
-from langchain_rain.engines.kv_tree import Packed, RowFeed, TreeCache, pack
-from langchain_rain.engines.masks import attention_mask
 from langchain_rain.engines.merging import StepperChannel
-from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
 from langchain_rain.engines.reading import AnswerReader
-from langchain_rain.engines.sampling import answer_wants
+from langchain_rain.engines.runner import CacheInfo, Runner
 from langchain_rain.engines.text import Conversation, TextCodec
-from langchain_rain.engines.work import EmbedWork, ExpandWork, Got, RolloutWork, ScoreWork, Want, Work
+from langchain_rain.engines.tree_runner import TreeRunner, limit_of
+from langchain_rain.engines.work import EmbedWork, ExpandWork, RolloutWork, ScoreWork, Work
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
-
-CACHE_MARGIN = 200
-"""Room, in tokens, for the siblings of a search beside its prompt and answer."""
-
-CACHE_FACTOR = 3
-"""How often prompt, answer and margin fit into the cache of a search: written, judged, and tried."""
 
 
 class TransformersEngine:
@@ -47,14 +36,28 @@ class TransformersEngine:
         tokenizer: its `PreTrainedTokenizerBase`.
         embeddings: answers `Embed` from decoded text; without it the mean of the model's own last hidden states does.
         name: names the engine in errors and results; by default the model's name.
+        max_cache_tokens: how many tokens may be cached at once; by default what the open conversations need, and some
+            thousands that later ones may share.
+        max_cache_bytes: how much memory the cache may take. While one of its tensors grows, the old copy of that one
+            comes on top.
 
     Raises:
+        RainConfigError: a limit is no positive number, or less than a token takes.
         EngineError: the model cannot be searched with: what it lacks is named.
     """
 
     writes_whole_messages = False
 
-    def __init__(self, model: Any, tokenizer: Any, *, embeddings: Embeddings | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        embeddings: Embeddings | None = None,
+        name: str = "",
+        max_cache_tokens: int | None = None,
+        max_cache_bytes: int | None = None,
+    ) -> None:
         self.name = name or str(model.config.name_or_path) or type(model).__name__
         check_model(model, self.name)
         self.model = model.eval()
@@ -64,14 +67,10 @@ class TransformersEngine:
         self._config = model.config.get_text_config(decoder=True)  # a model that also sees nests it
         self.max_context = int(getattr(self._config, "max_position_embeddings", 0) or 2**31)
         self._codec = TextCodec(tokenizer, eos_token_ids=eos_token_ids(model, tokenizer), name=self.name)
-        self._cache = TreeCache()
+        self._runner = _runner(model, self.name, max_cache_tokens=max_cache_tokens, max_cache_bytes=max_cache_bytes)
         self._conversations: dict[Context, Conversation] = {}
-        self._trees: dict[Context, PrefixTree] = {}
-        self._rows: dict[Context, int] = {}
         self._pending: dict[Ticket, Work | Exception] = {}
         self._tickets = itertools.count()
-        self._peak_of_closed = 0
-        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @classmethod
     def from_pretrained(
@@ -83,6 +82,8 @@ class TransformersEngine:
         embeddings: Embeddings | None = None,
         trust_remote_code: bool = False,
         name: str = "",
+        max_cache_tokens: int | None = None,
+        max_cache_bytes: int | None = None,
     ) -> "TransformersEngine":
         """Loads a model and its tokenizer from a folder or the Hugging Face hub; weights from safetensors only.
 
@@ -93,6 +94,8 @@ class TransformersEngine:
             embeddings: as for the class.
             trust_remote_code: whether code that comes with the model may run.
             name: names the engine; by default `id_or_path`.
+            max_cache_tokens: as for the class.
+            max_cache_bytes: as for the class.
 
         Raises:
             EngineError: there is no such model, or it cannot be loaded.
@@ -111,7 +114,14 @@ class TransformersEngine:
                 f"safetensors) or the id of a model on the hub that can be reached: {reason}",
                 engine=id_or_path,
             ) from error
-        return cls(model, tokenizer, embeddings=embeddings, name=name or id_or_path)
+        return cls(
+            model,
+            tokenizer,
+            embeddings=embeddings,
+            name=name or id_or_path,
+            max_cache_tokens=max_cache_tokens,
+            max_cache_bytes=max_cache_bytes,
+        )
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -130,9 +140,9 @@ class TransformersEngine:
         }
 
     @property
-    def peak_cached_positions(self) -> int:
-        """The largest number of token positions that one conversation has had cached at once."""
-        return max([self._peak_of_closed, *(tree.peak_num_cached for tree in self._trees.values())])
+    def cache_info(self) -> CacheInfo:
+        """What is kept of what has been computed."""
+        return self._runner.cache_info
 
     @property
     def has_chat_template(self) -> bool:
@@ -175,16 +185,13 @@ class TransformersEngine:
         return self._codec.reader(self._conversations[context])
 
     def close(self, context: Context) -> None:
-        """Frees the row of a conversation; the memory of all rows with the last of them. What it still asks fails."""
+        """Frees what a conversation holds; what it has computed is kept within the limit. What it still asks fails."""
         for ticket, work in self._pending.items():
             if not isinstance(work, Exception) and work.context is context:
+                self._runner.release(ticket)
                 self._pending[ticket] = EngineError(f"A conversation of {self.name} was closed.", engine=self.name)
         self._conversations.pop(context, None)
-        if context in self._trees:
-            self._peak_of_closed = max(self._peak_of_closed, self._trees.pop(context).peak_num_cached)
-        self._rows.pop(context, None)
-        if not self._rows:
-            self._cache.clear()
+        self._runner.close(context)
 
     def submit(self, request: Request) -> Ticket:
         """Takes a request for the following steps."""
@@ -197,6 +204,7 @@ class TransformersEngine:
 
     def cancel(self, ticket: Ticket) -> None:
         """Forgets a request."""
+        self._runner.release(ticket)
         self._pending.pop(ticket, None)
 
     @torch.inference_mode()
@@ -213,6 +221,7 @@ class TransformersEngine:
             reply = work if isinstance(work, Exception) else work.reply
             if reply is not None:
                 finished[ticket] = reply
+                self._runner.release(ticket)
                 del self._pending[ticket]
         return StepReport(finished, positions)
 
@@ -220,6 +229,7 @@ class TransformersEngine:
         conversation = self._conversations.get(request.context)
         if conversation is None:
             raise EngineError(f"{request.context!r} is closed, or not of {self.name}.", engine=self.name)
+        self._runner.open(request.context, len(conversation.prompt_tokens) + conversation.max_tokens)
         if isinstance(request, Expand):
             return ExpandWork(request, conversation, self._codec)
         if isinstance(request, Rollout):
@@ -239,135 +249,24 @@ class TransformersEngine:
             )
         return ScoreWork(request, tokens, self._codec.options_token_ids(request.options))
 
-    def _advance(self, working: Mapping[Ticket, Work]) -> dict[Ticket, int]:
+    def _advance(self, working: Mapping[Ticket, Work]) -> Mapping[Ticket, int]:
         """Moves all work one step forward; returns the new positions of each that took part."""
         if self.embeddings is not None:
             self._embed_texts([work for work in working.values() if isinstance(work, EmbedWork)])
             working = {ticket: work for ticket, work in working.items() if work.reply is None}
-        for context in dict.fromkeys(work.context for work in working.values()):
-            works = [work for work in working.values() if work.context is context]
-            tree = self._tree(context)
-            tree.begin_step(kept=[node for work in works for node in work.stands_at])
-            num_judged = sum(len(work.tokens) for work in works if isinstance(work, ScoreWork))
-            # Long questions, with examples or documents in them, come again with every judgement. Both orders share
-            # all but their ends, so that about half of this is left for the next question and the answer.
-            tree.max_tokens = max(tree.max_tokens, num_judged)
-        working = self._with_room(working)
-        plans = {ticket: work.plan(self._tree(work.context)) for ticket, work in working.items()}
-        to_fill: dict[CachedToken, Ticket] = {}
-        for ticket, (needed, wants) in plans.items():
-            asked = {want.node for want in wants}
-            for node in needed:
-                if not node.is_filled or node in asked:
-                    to_fill.setdefault(node, ticket)
-        answers = self._forward(working, plans, to_fill)
-        self._embed_hidden([work for work in working.values() if isinstance(work, EmbedWork)])
-        for ticket, work in working.items():
-            work.take([answers[want] for want in plans[ticket][1]])
-            if isinstance(work, ScoreWork) and work.end is not None:
-                self._tree(work.context).forget_first(work.end)  # the options are not asked about again
-        counts = Counter(to_fill.values())
-        took_part = [ticket for ticket, (needed, _) in plans.items() if not to_fill.keys().isdisjoint(needed)]
-        return {ticket: counts[ticket] for ticket in took_part}
-
-    def _with_room(self, working: Mapping[Ticket, Work]) -> dict[Ticket, Work]:
-        """All work but the expansions that have to wait: what is asked ahead must not take the whole cache.
-
-        Those under way together are expected to hold no more than half of it; one is under way whatever it holds.
-        """
-        expanding = {ticket: work for ticket, work in working.items() if isinstance(work, ExpandWork)}
-        held: Counter[Context] = Counter()
-        for work in expanding.values():
-            if work.has_begun:
-                held[work.context] += work.expected_held
-        waiting = set()
-        for ticket, work in expanding.items():
-            if work.has_begun:
-                continue
-            held_with_it = held[work.context] + work.expected_held
-            if held[work.context] and held_with_it > self._tree(work.context).max_tokens // 2:
-                waiting.add(ticket)
-            else:
-                held[work.context] = held_with_it
-        return {ticket: work for ticket, work in working.items() if ticket not in waiting}
-
-    def _forward(
-        self,
-        working: Mapping[Ticket, Work],
-        plans: Mapping[Ticket, tuple[Sequence[CachedToken], Sequence[Want]]],
-        to_fill: Mapping[CachedToken, Ticket],
-    ) -> dict[Want, Got]:
-        if not to_fill:
+        if not working:
             return {}
-        wants = list(dict.fromkeys(want for _, each in plans.values() for want in each))
-        asked = {want.node for want in wants}
-        new: dict[Context, list[CachedToken]] = {}
-        for node, ticket in to_fill.items():
-            new.setdefault(working[ticket].context, []).append(node)
-        feeds = {
-            self._rows[context]: RowFeed(
-                self._trees[context],
-                without_logits=[node for node in nodes if node not in asked],
-                with_logits=[node for node in nodes if node in asked],
-            )
-            for context, nodes in new.items()
-        }
-        packed = pack(feeds)
         try:
-            logits, hidden = self._run_model(packed)
-            if len(feeds) > 1 and not hidden.isfinite().all():
-                packed = pack(feeds, in_shared_lines=False)  # so that a row that overflows spoils no other one
-                logits, _ = self._run_model(packed)
+            ran = self._runner.run(working)
         except BaseException:
-            self._forget_everything()
+            self._pending.clear()  # whoever is waiting is told by the channel
             raise
-        for node in to_fill:
-            node.is_filled = True
-        if not wants:
-            return {}
-        offset = packed.input_ids.shape[1] - logits.shape[1]
-        places = [packed.where[want.node] for want in wants]
-        lines, columns = [line for line, _ in places], [column - offset for _, column in places]
-        return dict(zip(wants, answer_wants(wants, logits[lines, columns]), strict=True))
-
-    def _run_model(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits `[num_lines, num_logits or more, vocabulary]`, hidden states `[num_lines, num_tokens, dimension]`."""
-        device = self.model.device
-        self._cache.begin(packed)
-        keep = {"logits_to_keep": max(1, packed.num_logits)} if self._takes_logits_to_keep else {}
-        hidden: list[torch.Tensor] = []
-        owner = threading.get_ident()
-
-        def keep_hidden(_module: Any, _args: Any, output: Any) -> None:
-            if threading.get_ident() == owner:  # another engine may use the same model at the same time
-                hidden.append(output[0])
-
-        handle = self.model.get_decoder().register_forward_hook(keep_hidden)
-        try:
-            output = self.model(
-                input_ids=torch.from_numpy(packed.input_ids).to(device),
-                position_ids=torch.from_numpy(packed.position_ids).to(device),
-                attention_mask=attention_mask(packed, self._config, like=self.model),
-                past_key_values=self._cache,
-                use_cache=True,
-                **keep,
-            )
-        finally:
-            handle.remove()
-        self._cache.store_hidden(hidden[0])
-        logits = output.logits
-        assert isinstance(logits, torch.Tensor)
-        return logits, hidden[0]
-
-    def _embed_hidden(self, works: Sequence[EmbedWork]) -> None:
-        """Answers `Embed` by the mean of the model's own last hidden states, all of a step in one copy."""
-        if works:
-            hidden = self._cache.hidden
-            assert hidden is not None
-            means = [hidden[self._rows[work.context], work.slots].double().mean(dim=0) for work in works]
-            vectors = torch.nn.functional.normalize(torch.stack(means), dim=1).cpu().numpy()
-            for work, vector in zip(works, vectors, strict=True):
-                work.reply = vector
+        for ticket, answers in ran.answers.items():
+            if isinstance(answers, EngineError):
+                self._pending[ticket] = answers
+            else:
+                working[ticket].take(answers)
+        return ran.positions
 
     def _embed_texts(self, works: Sequence[EmbedWork]) -> None:
         """Answers `Embed` by the encoder, all of a step in one batch."""
@@ -385,19 +284,7 @@ class TransformersEngine:
         for work, vector in zip(works, vectors, strict=True):
             work.reply = vector
 
-    def _tree(self, context: Context) -> PrefixTree:
-        """The tree of cached tokens of a conversation, in a row of its own."""
-        if context not in self._trees:
-            conversation = self._conversations[context]
-            room = len(conversation.prompt_tokens) + conversation.max_tokens + CACHE_MARGIN
-            self._trees[context] = PrefixTree(CACHE_FACTOR * room)
-            taken = set(self._rows.values())
-            self._rows[context] = next(row for row in itertools.count() if row not in taken)
-        return self._trees[context]
 
-    def _forget_everything(self) -> None:
-        """After a forward pass that failed nothing in the cache can be trusted."""
-        self._trees.clear()
-        self._rows.clear()
-        self._pending.clear()
-        self._cache.clear()
+def _runner(model: Any, name: str, *, max_cache_tokens: int | None, max_cache_bytes: int | None) -> Runner:
+    limit = limit_of(model, max_cache_tokens=max_cache_tokens, max_cache_bytes=max_cache_bytes)
+    return TreeRunner(model, name, limit)

@@ -1,0 +1,181 @@
+"""Which pending work takes part in a step, and what must be computed for it. No tensors here.
+
+Work is admitted in the order in which it was asked for. What it asks about stays in the cache from step to step, but
+work that is older may take the room of younger work, which then waits and is computed again as far as it has been
+forgotten: the oldest goes on always. So what is asked ahead may begin at once: twelve expansions side by side in a
+fifth of the cache they would fill take a third of the forward passes that they take one after the other, for half more
+positions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from langchain_rain.engines.base import Ticket
+from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
+from langchain_rain.engines.wants import Place
+from langchain_rain.engines.work import Work
+from langchain_rain.errors import EngineError
+from langchain_rain.search.protocol import Context
+
+CACHE_MARGIN = 200
+"""Room, in tokens, for the siblings of a search beside its prompt and answer."""
+
+CACHE_FACTOR = 3
+"""How often prompt, answer and margin fit into the cache: written, judged, and tried."""
+
+MIN_CACHE_TOKENS = 16_384
+"""How much is kept at least where no limit is given: the next request begins with the same rubric and system prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLimit:
+    """What the caller allows.
+
+    Attributes:
+        num_tokens: that may be cached.
+        said: the argument that says so, for errors.
+    """
+
+    num_tokens: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What a step does for one piece of work.
+
+    Attributes:
+        ends: the cached token at the place of each of its wants.
+        new: those of them and before them that are to be computed, as nobody admitted before it needs them.
+    """
+
+    ends: list[CachedToken]
+    new: list[CachedToken]
+
+
+class Admission:
+    """Holds what is under way in a tree of cached tokens, within a limit.
+
+    Args:
+        name: of the engine, for errors.
+        limit: None allows what the open conversations need.
+    """
+
+    def __init__(self, name: str, limit: CacheLimit | None) -> None:
+        self.tree = PrefixTree(limit.num_tokens if limit is not None else MIN_CACHE_TOKENS)
+        self._name = name
+        self._limit = limit
+        self._shares: dict[Context, int] = {}
+        self._held: dict[Ticket, list[CachedToken]] = {}
+
+    def open(self, context: Context, num_tokens: int) -> None:
+        """Makes room for a conversation of so many tokens, prompt and answer."""
+        self._set_share(context, CACHE_FACTOR * (num_tokens + CACHE_MARGIN))
+
+    def close(self, context: Context) -> None:
+        """Takes back the room of a conversation; what is then too much is forgotten."""
+        if self._shares.pop(context, None) is not None and self._limit is None:
+            self.tree.forget(self.tree.num_cached - self._needed_by_all())
+            self.tree.max_tokens = max(self._needed_by_all(), self.tree.num_cached)
+
+    def release(self, ticket: Ticket) -> None:
+        """Lets go what a piece of work has held."""
+        for node in self._held.pop(ticket, ()):
+            self.tree.release(node)
+
+    def let_pass(self, ticket: Ticket) -> None:
+        """Lets go what a piece of work has held, to be forgotten before all else: it will not be asked for again."""
+        nodes = self._held.get(ticket, ())
+        self.release(ticket)
+        for node in nodes:
+            self.tree.forget_first(node)
+
+    def clear(self) -> None:
+        """Forgets everything but the conversations."""
+        self._held.clear()
+        self.tree.clear()
+
+    def admit(self, works: Mapping[Ticket, Work]) -> tuple[dict[Ticket, Admitted], dict[Ticket, EngineError]]:
+        """Begins a step: who takes part in it, and whose question is too long for the limit.
+
+        Args:
+            works: everything that is pending, the oldest first.
+        """
+        self.tree.begin_step()
+        self._make_room_for_judgements(works)
+        admitted: dict[Ticket, Admitted] = {}
+        refused: dict[Ticket, EngineError] = {}
+        for ticket, work in works.items():
+            plan = self._plan(ticket, work, admitted)
+            if isinstance(plan, Admitted):
+                admitted[ticket] = plan
+            elif not admitted:
+                assert self._limit is not None
+                refused[ticket] = EngineError(
+                    f"{self._name} needs {plan} tokens of cache for one request, more than {self._limit.said} allows. "
+                    "Raise it, or shorten the prompt, the answer or the rubric.",
+                    engine=self._name,
+                )
+        return admitted, refused
+
+    def _plan(self, ticket: Ticket, work: Work, admitted: Mapping[Ticket, Admitted]) -> Admitted | int:
+        """What is to be done for a piece of work; the number of tokens it would need if there is no room for them."""
+        new: list[CachedToken] = []
+        ends = [self._find(want.place, new) for want in work.wants]
+        for end in ends:
+            self.tree.hold(end)
+        self.release(ticket)  # what it has held until now, after the new ends, so that all before them stays held
+        self._held[ticket] = ends
+        while self.tree.num_held > self.tree.max_tokens and self._suspend_youngest(ticket, admitted):
+            pass
+        needed = self.tree.num_held
+        if self._limit is None and not admitted:
+            self.tree.max_tokens = max(self.tree.max_tokens, needed)
+        if needed <= self.tree.max_tokens:
+            self.tree.give_slots(new)
+            return Admitted(ends, new)
+        self.release(ticket)
+        self.tree.unlink(new)
+        return needed
+
+    def _find(self, place: Place, new: list[CachedToken]) -> CachedToken:
+        """The token at a place; those on the way that are missing are appended to `new`."""
+        if place.node is not None and place.node.is_cached:
+            return place.node
+        if place.parent is not None and place.parent.is_cached:
+            place.node = self.tree.link(place.parent, place.tokens[-1:], new)
+        else:
+            start = self.tree.root if place.start is None else self._find(place.start, new)
+            place.node = self.tree.link(start, place.tokens, new)
+        return place.node
+
+    def _suspend_youngest(self, ticket: Ticket, admitted: Mapping[Ticket, Admitted]) -> bool:
+        """Lets go what the youngest piece of work holds that is not in this step yet; False if there is none."""
+        youngest = max((each for each in self._held if each not in admitted and each != ticket), default=None)
+        if youngest is None:
+            return False
+        self.release(youngest)
+        return True
+
+    def _make_room_for_judgements(self, works: Mapping[Ticket, Work]) -> None:
+        """Long questions, with examples or documents in them, come again with every judgement.
+
+        Both orders share all but their ends, so that about half of this is left for the next question and the answer.
+        """
+        if self._limit is not None:
+            return
+        judged: dict[Context, int] = {}
+        for work in works.values():
+            if work.is_passing:
+                judged[work.context] = judged.get(work.context, 0) + sum(want.place.num_tokens for want in work.wants)
+        for context, num_tokens in judged.items():
+            if num_tokens > self._shares.get(context, 0):
+                self._set_share(context, num_tokens)
+
+    def _set_share(self, context: Context, num_tokens: int) -> None:
+        self._shares[context] = num_tokens
+        if self._limit is None:
+            self.tree.max_tokens = max(self.tree.max_tokens, self._needed_by_all())
+
+    def _needed_by_all(self) -> int:
+        return max(MIN_CACHE_TOKENS, sum(self._shares.values()))

@@ -1,0 +1,97 @@
+"""What runs a model: the seam between requests under way and forward passes."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any, Protocol
+
+import torch
+
+from langchain_rain.engines.base import Ticket
+from langchain_rain.engines.wants import Got
+from langchain_rain.engines.work import Work
+from langchain_rain.errors import EngineError
+from langchain_rain.search.protocol import Context
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What an engine keeps of what it has computed.
+
+    Attributes:
+        num_tokens: cached now.
+        max_tokens: that may be cached now.
+        num_bytes: of all tensors of the cache now.
+        peak_num_tokens: the most that have been cached at once.
+    """
+
+    num_tokens: int = 0
+    max_tokens: int = 0
+    num_bytes: int = 0
+    peak_num_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a step did.
+
+    Attributes:
+        answers: to all wants of those that were asked, or an error in their place; who is not here has to wait.
+        positions: new token positions of each that took part in the forward pass; one that serves several counts for
+            the first.
+    """
+
+    answers: Mapping[Ticket, Sequence[Got] | EngineError] = field(default_factory=dict)
+    positions: Mapping[Ticket, int] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Answers questions about places in texts by forward passes of a model."""
+
+    @property
+    def cache_info(self) -> CacheInfo:
+        """What it keeps."""
+
+    def open(self, context: Context, num_tokens: int) -> None:
+        """Makes room for a conversation of so many tokens, prompt and answer; again, it does nothing."""
+
+    def close(self, context: Context) -> None:
+        """Takes back that room."""
+
+    def run(self, works: Mapping[Ticket, Work]) -> Ran:
+        """One forward pass, or none, for all that is pending, the oldest first."""
+
+    def release(self, ticket: Ticket) -> None:
+        """Lets go what is kept for work that is done or not wanted any more."""
+
+
+class ForwardPass:
+    """Calls a model and catches its last hidden states on the way."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._takes_logits_to_keep = "logits_to_keep" in signature(model.forward).parameters
+
+    def __call__(self, *, num_logits: int, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits `[num_lines, num_logits or more, vocabulary]`, hidden states `[num_lines, num_tokens, dimension]`."""
+        keep = {"logits_to_keep": max(1, num_logits)} if self._takes_logits_to_keep else {}
+        hidden: list[torch.Tensor] = []
+        owner = threading.get_ident()
+
+        def keep_hidden(_module: Any, _args: Any, output: Any) -> None:
+            if threading.get_ident() == owner:  # another engine may use the same model at the same time
+                hidden.append(output[0])
+
+        handle = self._model.get_decoder().register_forward_hook(keep_hidden)
+        try:
+            logits = self._model(**inputs, **keep).logits
+        finally:
+            handle.remove()
+        assert isinstance(logits, torch.Tensor)
+        return logits, hidden[0]
+
+
+def direction(hidden: torch.Tensor) -> torch.Tensor:
+    """The unit vector along the mean of hidden states `[num_tokens, dimension]`."""
+    return torch.nn.functional.normalize(hidden.double().mean(dim=0), dim=0)
