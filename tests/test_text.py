@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -348,3 +349,17 @@ def test_token_sets_end_at_the_limit_of_the_answer() -> None:
         (token_sets,) = answer(engine, Expand(context, prefix, 4, 10, 3, top_k=5, temperature=1.0, seed=0))
         assert {len(each.tokens) for each in token_sets} == {6 - len(prefix)}
         assert {each.finish_reason for each in token_sets} == {"length"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_long_answers_are_read_as_if_they_were_decoded_whole(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    text = "".join(random.choice(list("ab é🙂日 \n"), size=200))
+    codec = TextCodec(TOKENIZER, eos_token_ids=(), name="long")
+    conversation = codec.conversation("Say: ", max_tokens=10_000, stop=())
+    tokens = tuple(TOKENIZER.encode(text, add_special_tokens=False))
+    assert len(tokens) > 300
+    for end in range(1, len(tokens) + 1):
+        assert codec.read(conversation, tokens[:end]).decoded == TOKENIZER.decode(tokens[:end])
+    whole = codec.conversation("Say: ", max_tokens=10_000, stop=())  # at once, without what lies between
+    assert codec.read(whole, tokens).decoded == text

@@ -86,6 +86,8 @@ def pack(tree: PrefixTree, feeds: Sequence[Feed], *, in_shared_lines: bool = Tru
 
     With `in_shared_lines` off each has a line of its own, however much is padding.
     """
+    if len(feeds) == 1 and not feeds[0].without_logits and len(feeds[0].with_logits) == 1:
+        return _one(tree, feeds[0].with_logits[0])
     runs = [_run(tree, feed) for feed in feeds]
     lines = _dealt(runs) if in_shared_lines else [[run] for run in runs]
     num_tokens = max(sum(len(run.nodes) for run in line) for line in lines)
@@ -105,6 +107,21 @@ def pack(tree: PrefixTree, feeds: Sequence[Feed], *, in_shared_lines: bool = Tru
     for number, line in enumerate(lines):
         where.update(_fill_in(packed, number, line))
     return packed
+
+
+def _one(tree: PrefixTree, node: CachedToken) -> Packed:
+    """The same for a single token of which logits are wanted, the most frequent case: it sees all there is to see."""
+    slots = tree.slots_to(node)[None]
+    return Packed(
+        input_ids=np.array([[node.token]]),
+        position_ids=np.array([[node.position]]),
+        slots=slots[:, -1:],
+        seen_slots=slots,
+        seen_positions=np.arange(slots.shape[1])[None],
+        is_ancestor=np.ones((1, *slots.shape), np.bool_),
+        where={node: (0, 0)},
+        num_logits=1,
+    )
 
 
 def _dealt(runs: Sequence[_Run]) -> list[list[_Run]]:

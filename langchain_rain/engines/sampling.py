@@ -29,14 +29,14 @@ def sampled(
     and temperature share the work.
     """
     index_of: dict[tuple[int, float], int] = {}
-    for want, row in zip(wants, rows, strict=True):
-        index_of.setdefault((row, max(want.temperature, GREEDY_TEMPERATURE)), len(index_of))
-    indices = [index_of[row, max(want.temperature, GREEDY_TEMPERATURE)] for want, row in zip(wants, rows, strict=True)]
-    chosen, temperatures = zip(*index_of, strict=True)
-    row_ids, divisors = to_device(logits.device, np.array(chosen), np.array(temperatures)[:, None])
-    wide = logits.index_select(0, row_ids)
+    asked = [(row, max(want.temperature, GREEDY_TEMPERATURE)) for want, row in zip(wants, rows, strict=True)]
+    indices = [index_of.setdefault(each, len(index_of)) for each in asked]
+    wide = _rows(logits, [row for row, _ in index_of])
     wide = wide if wide.dtype == torch.float64 else wide.float()
-    logprobs = torch.log_softmax(wide / divisors.to(wide.dtype), dim=-1)
+    if any(temperature != 1 for _, temperature in index_of):
+        (divisors,) = to_device(logits.device, np.array([[temperature] for _, temperature in index_of]))
+        wide = wide / divisors.to(wide.dtype)
+    logprobs = torch.log_softmax(wide, dim=-1)
     answers: dict[int, Callable[[], Got]] = {}
     for answer in (_answer_top, _answer_draws, _answer_probabilities):
         answers |= answer(wants, indices, logprobs, to_host)
@@ -54,7 +54,7 @@ def _answer_top(
         return {}
     rows = sorted({indices[number] for number in asked})
     place_of = {row: place for place, row in enumerate(rows)}
-    values, ids = ranked(logprobs[rows], min(max(asked.values()), logprobs.shape[-1]))
+    values, ids = ranked(_rows(logprobs, rows), min(max(asked.values()), logprobs.shape[-1]))
     answers: dict[int, Callable[[], Got]] = {}
     if counts:
         ids_at, values_at = to_host.add(ids), to_host.add(values)
@@ -63,13 +63,14 @@ def _answer_top(
     if top_ks:
         draws = [want for want in wants if isinstance(want, Draw) and want.top_k]
         places = [place_of[indices[number]] for number in top_ks]
-        cumulative = (values - values[:, :1]).double().exp().cumsum(dim=-1)[places]
+        relative, ids = _rows(values - values[:, :1], places).double(), _rows(ids, places)
+        cumulative = relative.exp().cumsum(dim=-1)
         lasts = np.minimum(np.array(list(top_ks.values())), logprobs.shape[-1])[:, None] - 1
         uniforms, last = to_device(logprobs.device, _padded([each.uniforms for each in draws]), lasts)
         totals = cumulative.gather(1, last)
         picked = torch.minimum(torch.searchsorted(cumulative, uniforms * totals, right=True), last)
-        drawn = (values - values[:, :1])[places].gather(1, picked).double() - totals.log()
-        ids_at, values_at = to_host.add(ids[places].gather(1, picked)), to_host.add(drawn)
+        drawn = relative.gather(1, picked) - totals.log()
+        ids_at, values_at = to_host.add(ids.gather(1, picked)), to_host.add(drawn)
         for place, (number, draw) in enumerate(zip(top_ks, draws, strict=True)):
             answers[number] = _cut(to_host, ids_at, values_at, place, len(draw.uniforms))
     return answers
@@ -125,8 +126,10 @@ def ranked(logprobs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
     return logprobs.gather(1, ids), ids
 
 
-def _rows(logprobs: torch.Tensor, indices: list[int]) -> torch.Tensor:
-    return logprobs if indices == list(range(len(logprobs))) else logprobs[indices]
+def _rows(tensor: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+    if list(indices) == list(range(len(tensor))):
+        return tensor
+    return tensor.index_select(0, to_device(tensor.device, np.array(indices))[0])
 
 
 def _padded(rows: Sequence[Sequence[float]]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -139,4 +142,7 @@ def _padded(rows: Sequence[Sequence[float]]) -> np.ndarray[tuple[int, int], np.d
 
 def _cut(to_host: ToHost, ids_at: int, values_at: int, place: int, count: int) -> Callable[[], Got]:
     """Reads the first `count` numbers at `place`, once they have come."""
-    return lambda: (to_host[ids_at][place, :count].astype(np.int64), to_host[values_at][place, :count])
+    return lambda: (
+        to_host[ids_at][place, :count].astype(np.int64, copy=False),
+        to_host[values_at][place, :count].astype(np.float64, copy=False),
+    )

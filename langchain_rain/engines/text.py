@@ -22,7 +22,10 @@ from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import FinishReason, Tokens
 
 NUM_ANCHOR_TOKENS = 4
-"""Tokens of the prompt decoded in front of an answer, for tokenizers that treat the first token of a text apart."""
+"""Tokens decoded in front of those that follow them, for tokenizers that treat the first token of a text apart."""
+
+MILESTONE = 32
+"""After how many tokens an answer's text is kept, so that what follows is decoded without what stands before."""
 
 PROBE = "probe_tool"
 """Stands for the name of a tool where a template is asked how it writes a call."""
@@ -46,6 +49,27 @@ class Reading:
     finish_reason: FinishReason | None
 
 
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A beginning of an answer from which further tokens are decoded without what stands before.
+
+    Attributes:
+        text: what its tokens say.
+        anchor: the last of them and, where they are few, of the prompt: some tokenizers treat the first token of a
+            text apart.
+        anchor_length: of these as text.
+    """
+
+    text: str
+    anchor: Tokens
+    anchor_length: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it does not end inside a character."""
+        return not self.text.endswith(REPLACEMENT)
+
+
 @dataclass(slots=True, eq=False)
 class Conversation:
     """What an engine keeps of an open context."""
@@ -57,7 +81,7 @@ class Conversation:
     beginning: str = ""  # of the answer, where the prompt's last tokens force one
     continues_line: bool = False  # the prompt ends with `Assistant:`
     readings: dict[Tokens, Reading] = field(default_factory=dict)
-    anchor_length: int | None = None  # of the last tokens of the prompt as text
+    milestones: dict[Tokens, Milestone] = field(default_factory=dict)
     place: Place = field(init=False)  # the end of the prompt
 
     def __post_init__(self) -> None:
@@ -313,11 +337,25 @@ class TextCodec:
         return Reading(decoded, _without_undecided(decoded, conversation.stop), None)
 
     def _decode_after(self, conversation: Conversation, tokens: Tokens) -> str:
-        anchor = conversation.prompt_tokens[-NUM_ANCHOR_TOKENS:]
-        hidden = self._hidden_ids if conversation.tools else self._special_ids
-        if conversation.anchor_length is None:
-            conversation.anchor_length = len(self._decode(anchor, hidden))
-        return self._decode(anchor + tokens, hidden)[conversation.anchor_length :]
+        """What `tokens` say after the prompt; only those since the last milestone are decoded again."""
+        last = (len(tokens) - MILESTONE // 2) // MILESTONE * MILESTONE
+        ends = (end for end in range(last, 0, -MILESTONE) if self._milestone(conversation, tokens[:end]).is_whole)
+        end = next(ends, 0)
+        start = self._milestone(conversation, tokens[:end])
+        decoded = self._decode((*start.anchor, *tokens[end:]), self._hidden_in(conversation))
+        return start.text + decoded[start.anchor_length :]
+
+    def _milestone(self, conversation: Conversation, tokens: Tokens) -> Milestone:
+        known = conversation.milestones.get(tokens)
+        if known is None:
+            anchor = (*conversation.prompt_tokens[-NUM_ANCHOR_TOKENS:], *tokens)[-NUM_ANCHOR_TOKENS:]
+            length = len(self._decode(anchor, self._hidden_in(conversation)))
+            text = self._decode_after(conversation, tokens) if tokens else ""
+            known = conversation.milestones[tokens] = Milestone(text, anchor, length)
+        return known
+
+    def _hidden_in(self, conversation: Conversation) -> frozenset[int]:
+        return self._hidden_ids if conversation.tools else self._special_ids
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:

@@ -1,5 +1,6 @@
 """Between the host and a device: each step crosses once in each direction, whatever it has to bring."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class ToHost:
 
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
-        self._arrays: list[NDArray[np.float64]] = []
+        self._arrays: list[NDArray[Any]] = []
 
     def add(self, tensor: torch.Tensor) -> int:
         """Takes numbers that float64 holds exactly; returns the index at which they come."""
@@ -47,12 +48,19 @@ class ToHost:
         return len(self._parts) - 1
 
     def copy(self) -> None:
-        """Brings everything to the host."""
+        """Brings everything to the host; on the CPU it is there."""
+        if all(part.device.type == "cpu" for part in self._parts):
+            self._arrays = [part.numpy() for part in self._parts]
+            return
         device = self._parts[0].device
         flat = torch.cat([part.reshape(-1).to(device, torch.float64) for part in self._parts]).cpu().numpy()
-        ends = np.cumsum([part.numel() for part in self._parts])[:-1]
-        shapes = [part.shape for part in self._parts]
-        self._arrays = [part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes, strict=True)]
+        self._arrays = split_like(flat, [part.shape for part in self._parts])
 
-    def __getitem__(self, index: int) -> NDArray[np.float64]:
+    def __getitem__(self, index: int) -> NDArray[Any]:
         return self._arrays[index]
+
+
+def split_like(flat: NDArray[np.float64], shapes: Sequence[Sequence[int]]) -> list[NDArray[Any]]:
+    """The numbers of `flat` as arrays of these shapes, one after the other."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes, strict=True)]
