@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from langchain_rain.engines.base import StepReport, Ticket
+from langchain_rain.engines.dialogue import Dialogue, guided
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.text import Conversation, TextCodec
 from langchain_rain.search.protocol import (
@@ -46,10 +47,10 @@ class NaiveEngine:
         self._pending: dict[Ticket, Request] = {}
         self._tickets = itertools.count()
 
-    def open(self, prompt: str, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
-        tokens = self._codec.prompt_tokens(prompt)
-        context = Context(self.name, num_prompt_tokens=len(tokens))
-        self._conversations[context] = Conversation(tokens, max_tokens, tuple(stop))
+    def open(self, prompt: str | Dialogue, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
+        conversation = self._codec.conversation(prompt, max_tokens=max_tokens, stop=stop)
+        context = Context(self.name, num_prompt_tokens=len(conversation.prompt_tokens))
+        self._conversations[context] = conversation
         return context
 
     def close(self, context: Context) -> None:
@@ -118,7 +119,7 @@ class NaiveEngine:
         tokens: Tokens = ()
         total = 0.0
         while not self._is_rolled_out(request, tokens):
-            logprobs = self._next_logprobs((*self._sequence(request), *tokens), request.temperature)
+            logprobs = self._next_logprobs((*self._guided_sequence(request), *tokens), request.temperature)
             cumulative = np.cumsum(np.exp(logprobs))
             token = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
             tokens, total = (*tokens, token), total + float(logprobs[token])
@@ -128,7 +129,8 @@ class NaiveEngine:
         if len(tokens) == request.max_tokens or self._finish_reason(request, tokens) is not None:
             return True
         text = self._codec.read(self._conversations[request.context], request.prefix + tokens).decoded
-        return bool(request.prefix + tokens) and any(text.endswith(mark) for mark in request.until)
+        is_long_enough = len(tokens) >= request.min_tokens and bool(request.prefix + tokens)
+        return is_long_enough and any(text.endswith(mark) for mark in request.until)
 
     def _score(self, request: Score) -> OptionLogprobs:
         question = self._codec.question_tokens(request.question, request.answer_prefix)
@@ -153,6 +155,17 @@ class NaiveEngine:
 
     def _sequence(self, request: Expand | Rollout | Embed) -> Tokens:
         return self._conversations[request.context].prompt_tokens + request.prefix
+
+    def _guided_sequence(self, request: Rollout) -> Tokens:
+        conversation = self._conversations[request.context]
+        prompt, guidance = conversation.prompt, request.guidance
+        if isinstance(prompt, str):
+            guided_prompt: str | Dialogue = f"{guidance}\n\n{prompt}" if guidance else prompt
+        else:
+            guided_prompt = Dialogue(tuple(guided(prompt.messages, guidance)), tools=prompt.tools)
+        tokens = self._codec.conversation(guided_prompt, max_tokens=0, stop=()).prompt_tokens
+        fits = len(tokens) + conversation.max_tokens <= self._model.config.max_position_embeddings
+        return (tokens if fits else conversation.prompt_tokens) + request.prefix
 
     def _finish_reason(self, request: Expand | Rollout, tokens: Tokens) -> str | None:
         return self._codec.read(self._conversations[request.context], request.prefix + tokens).finish_reason

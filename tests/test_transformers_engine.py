@@ -2,16 +2,19 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from langchain_core.embeddings import Embeddings
+from langchain_core.messages import HumanMessage, SystemMessage
 
 from langchain_rain.budget import Budget
 from langchain_rain.drivers import Outcome, run, run_batch, stream
 from langchain_rain.engines import tree_runner
 from langchain_rain.engines.base import Cost
+from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Context, Embed, Expand, OptionLogprobs, Request, Rollout, Score, TokenSet
@@ -26,7 +29,7 @@ from tests.comparing import (
     search_job,
 )
 from tests.naive_engine import NaiveEngine
-from tests.tiny_models import tiny_llama
+from tests.tiny_models import tiny_llama, tiny_tokenizer
 
 MARKS = (",", ".", "?", ":", ";", "\n")
 
@@ -137,6 +140,50 @@ def test_a_rollout_stops_at_a_mark_and_before_it_starts_if_the_text_ends_in_one(
     )
     assert [len(each.tokens) for each in replies[:2]] == [0, 1]
     assert len(replies[2].tokens) < 9
+
+
+def test_a_mark_counts_only_after_the_least_number_of_tokens(llama: Any, tokenizer: Any) -> None:
+    colon, word = tokenizer.encode(" is:", add_special_tokens=False)[-1], tokenizer.encode("yes")[-1]
+    until_any = tuple(chr(code) for code in range(256))
+
+    def ask(context: Context) -> list[Request]:
+        return [
+            replace(rollout(context, word, colon), min_tokens=1),
+            replace(rollout(context, word, colon), min_tokens=0),
+            *(Rollout(context, (word,), until_any, 9, 1.0, seed=2, min_tokens=least) for least in (1, 4, 20)),
+        ]
+
+    lengths = [len(each.tokens) for each in assert_naive_replies(llama, tokenizer, ask)]
+    assert lengths[0] > 0
+    assert lengths[1] == 0
+    assert lengths[2] < 4 <= lengths[3] < lengths[4] == 9
+
+
+def test_guidance_is_put_before_the_prompt_where_it_fits(llama: Any, tokenizer: Any) -> None:
+    longest = llama.config.max_position_embeddings - 40 - len(tokenizer(PROMPT).input_ids)
+    guidances = ["Be polite.", "x" * (longest - 3), "x" * longest]
+
+    def ask(context: Context) -> list[Request]:
+        return [rollout(context, 40), *(replace(rollout(context, 40), guidance=guidance) for guidance in guidances)]
+
+    plain, polite, fitting, too_long = assert_naive_replies(llama, tokenizer, ask)
+    assert polite != plain
+    assert fitting != plain
+    assert too_long == plain
+
+
+@pytest.mark.parametrize("with_chat_template", [True, False])
+@pytest.mark.parametrize("system", ["", "Be brief."])
+def test_guidance_stands_in_the_system_message_of_a_dialogue(with_chat_template: bool, system: str) -> None:
+    tokenizer = tiny_tokenizer(with_chat_template=with_chat_template)
+    model = tiny_llama(tokenizer, seed=1)
+    engine, naive = TransformersEngine(model, tokenizer), NaiveEngine(model, tokenizer)
+    messages = [*([SystemMessage(system)] if system else []), HumanMessage("How do I wash the bike?")]
+    contexts = [each.open(Dialogue(tuple(messages)), max_tokens=40) for each in (engine, naive)]
+    guided, expected = (replace(rollout(context), guidance="Be polite.") for context in contexts)
+    reply, plain = answer(engine, guided, rollout(contexts[0]))
+    assert_same(reply, naive.reply(expected), tolerance=ROUNDING)
+    assert reply != plain
 
 
 def test_the_mass_of_a_judgement_is_what_all_its_options_cover(llama: Any, tokenizer: Any) -> None:

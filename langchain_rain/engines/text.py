@@ -5,7 +5,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from langchain_rain.engines.dialogue import (
     NEXT_TURNS,
     Dialogue,
     as_lines,
+    guided,
     template_messages,
     with_system_in_first_turn,
 )
@@ -77,12 +78,14 @@ class Conversation:
     prompt_tokens: Tokens
     max_tokens: int
     stop: tuple[str, ...]
+    prompt: str | Dialogue = ""  # before it became tokens
     tools: tuple[Mapping[str, Any], ...] = ()
     beginning: str = ""  # of the answer, where the prompt's last tokens force one
     continues_line: bool = False  # the prompt ends with `Assistant:`
     readings: dict[Tokens, Reading] = field(default_factory=dict)
     milestones: dict[Tokens, Milestone] = field(default_factory=dict)
     place: Place = field(init=False)  # the end of the prompt
+    guided: dict[str, Place] = field(default_factory=dict)  # that of the prompt with some guidance before it
 
     def __post_init__(self) -> None:
         self.place = Place(None, self.prompt_tokens)
@@ -158,12 +161,12 @@ class TextCodec:
             RainConfigError: a message holds something else than text.
         """
         if isinstance(prompt, str):
-            return Conversation(self.prompt_tokens(prompt), max_tokens, tuple(stop))
+            return Conversation(self.prompt_tokens(prompt), max_tokens, tuple(stop), prompt)
         if self.has_chat_template:
             return self.dialogue(prompt, max_tokens=max_tokens, stop=stop)
         template_messages(prompt.messages)  # checks that all of it is text
         tokens = self.prompt_tokens(as_lines(prompt.messages))
-        return Conversation(tokens, max_tokens, (*stop, *NEXT_TURNS), continues_line=True)
+        return Conversation(tokens, max_tokens, (*stop, *NEXT_TURNS), prompt, continues_line=True)
 
     def dialogue(self, dialogue: Dialogue, *, max_tokens: int, stop: Sequence[str]) -> Conversation:
         """Encodes a conversation by the chat template.
@@ -179,7 +182,20 @@ class TextCodec:
             tokens = self._templated(turns, dialogue.tools)
             beginning = self._forced_beginning(dialogue)
             forced = self._tokenizer(beginning, add_special_tokens=False).input_ids if beginning else []
-        return Conversation((*tokens, *forced), max_tokens, tuple(stop), tools=dialogue.tools, beginning=beginning)
+        tokens = (*tokens, *forced)
+        return Conversation(tokens, max_tokens, tuple(stop), dialogue, tools=dialogue.tools, beginning=beginning)
+
+    def guided(self, conversation: Conversation, guidance: str) -> Place:
+        """The end of a conversation's prompt with `guidance` before it; in the system message of a dialogue."""
+        if guidance not in conversation.guided:
+            prompt = conversation.prompt
+            if isinstance(prompt, str):
+                tokens = self.prompt_tokens(f"{guidance}\n\n{prompt}")
+            else:
+                with_guidance = replace(prompt, messages=tuple(guided(prompt.messages, guidance)))
+                tokens = self.conversation(with_guidance, max_tokens=0, stop=()).prompt_tokens
+            conversation.guided[guidance] = Place(None, tokens)
+        return conversation.guided[guidance]
 
     def reader(self, conversation: Conversation) -> AnswerReader:
         """Reads the answer of a conversation."""

@@ -23,6 +23,7 @@ from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.engines.runner import CacheInfo, Runner
 from langchain_rain.engines.text import Conversation, TextCodec
 from langchain_rain.engines.tree_runner import TreeRunner, limit_of
+from langchain_rain.engines.wants import Place
 from langchain_rain.engines.work import EmbedWork, ExpandWork, RolloutWork, ScoreWork, Work
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
@@ -233,10 +234,17 @@ class TransformersEngine:
         if isinstance(request, Expand):
             return ExpandWork(request, conversation, self._codec)
         if isinstance(request, Rollout):
-            return RolloutWork(request, conversation, self._codec)
+            return RolloutWork(request, conversation, self._codec, self._start(request, conversation))
         if isinstance(request, Embed):
             return EmbedWork(request, conversation)
         return self._score_work(request)
+
+    def _start(self, request: Rollout, conversation: Conversation) -> Place:
+        """The end of the prompt, with guidance before it where both and the answer fit into the model's context."""
+        if not request.guidance:
+            return conversation.place
+        guided = self._codec.guided(conversation, request.guidance)
+        return guided if guided.num_tokens + conversation.max_tokens <= self.max_context else conversation.place
 
     def _score_work(self, request: Score) -> ScoreWork:
         tokens = self._codec.question_tokens(request.question, request.answer_prefix, request.wrapper)

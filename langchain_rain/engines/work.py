@@ -141,11 +141,12 @@ class ExpandWork:
 
 @dataclass(slots=True, eq=False)
 class RolloutWork:
-    """`Rollout`: one token a step until a mark, the end or the limit."""
+    """`Rollout`: one token a step until a mark, the end or the limit, after the prompt that ends at `start`."""
 
     request: Rollout
     conversation: Conversation
     codec: TextCodec
+    start: Place
     reply: TokenSet | None = None
     wants: Sequence[Want] = ()
     is_passing: bool = False
@@ -157,7 +158,7 @@ class RolloutWork:
         self._random = np.random.Generator(np.random.Philox(self.request.seed))
         if self.request.prefix or self.request.max_tokens == 0:
             self._finish_at_mark()
-        self._ask(Place(self.conversation.place, self.request.prefix))
+        self._ask(Place(self.start, self.request.prefix))
 
     @property
     def context(self) -> Context:
@@ -180,7 +181,8 @@ class RolloutWork:
         request = self.request
         reading = self.codec.read(self.conversation, request.prefix + self._tokens)
         is_long = request.max_tokens is not None and len(self._tokens) >= request.max_tokens
-        if reading.finish_reason is not None or is_long or reading.decoded.endswith(request.until or ()):
+        is_at_mark = len(self._tokens) >= request.min_tokens and reading.decoded.endswith(request.until or ())
+        if reading.finish_reason is not None or is_long or is_at_mark:
             self.reply = token_set(self.codec, self.conversation, request.prefix, self._tokens, self._logprob)
 
 
