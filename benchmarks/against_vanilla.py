@@ -1,151 +1,188 @@
-"""What RAIN costs: `paper` on the demo model against a cached `model.generate` of the same number of tokens.
+"""What RAIN costs, against a cached `model.generate` of exactly as many tokens, one prompt at a time.
 
-Half of the prompts are harmful. Each repetition answers every prompt by RAIN, with and without asking ahead (the
-answers are the same), then generates exactly as many tokens after the same prompt, one prompt at a time, all timed in
-one process; the median over the repetitions is the result.
-Run it on an idle machine, `make bench`, on one thread: the model is tiny, and threads that wait for the other side's
-work made plain generation ten times slower in some repetitions.
+    python -m benchmarks.against_vanilla --out benchmarks/results/against_vanilla.json
+
+Three tables of ratios and one of passes:
+
+* all prompts of the demo world, half of them harmful, by preset;
+* prompts that a dry run answers without a rewind: what the guard costs where nothing is wrong;
+* the same on a Llama of random weights, whose judge is asked all that it is asked otherwise and then overruled;
+* forward passes a simulation of the paper's search takes, against the longest of what it asks for, and one more.
+
+Each repetition begins with nothing cached. It answers a prompt by RAIN, generates as many tokens after the same prompt,
+and goes on to the next; its ratio is that of the sums. The median of the ratios is the result.
 """
 
 import argparse
-import json
 import statistics
-import time
-from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
-from langchain_rain.config import RainConfig
-from langchain_rain.engines.loading import load_engine
+from benchmarks.measuring import Row, argument_parser, begin
+from benchmarks.models import demo_engine, demo_prompts, random_engine
+from benchmarks.sides import Guard, compare, counted_passes, new_engine, run_rain
+from langchain_rain import RainConfig, drivers
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.evaluation import demo_world
-from langchain_rain.files import write_whole
-from langchain_rain.llms import RainLLM
+from langchain_rain.search.protocol import Expand, Rollout, Round, Simulated, Steps, TokenSet
 
-Side = defaultdict[str, float]  # seconds and counts, summed over the prompts
+LIMITS = {
+    ("balanced", "all"): 4.0,
+    ("paper", "all"): 10.0,
+    ("paper, 4 leaves", "all"): 5.0,
+    ("balanced", "nothing wrong"): 1.5,
+}
+"""The ratios that are allowed, by preset and prompts."""
 
-COUNTS = ("num_tokens", "forward_passes", "token_positions", "num_simulations", "num_token_sets", "num_rewinds")
-
-NUM_GENERATIONS = 3
-"""How often plain generation is timed for each run of RAIN: it takes a tenth of a second, too little to time well."""
+MAX_DRY_RUNS = 100
+"""Prompts of a kind that are tried to find some with nothing wrong."""
 
 
 def main() -> None:
-    """Runs the benchmark and prints its figures."""
+    """Measures and prints."""
     arguments = _parse_arguments()
-    engine = load_engine("demo")
-    assert isinstance(engine, TransformersEngine)
-    half = arguments.num_prompts // 2
-    prompts = [
-        demo_world.as_prompt(request)
-        for request in demo_world.test_requests(half, arguments.num_prompts - half, seed=arguments.seed)
-    ]
-    config = RainConfig.preset(arguments.preset)
-    llms = {
-        name: RainLLM(
-            model=engine,
-            config=config.model_copy(update={"lookahead": lookahead}),
-            seed=arguments.seed,
-            max_tokens=arguments.max_tokens,
-            on_unsatisfied="best",
-        )
-        for name, lookahead in {"rain": config.lookahead, "rain_asking_nothing_ahead": 0}.items()
-    }
-    _repetition(llms, engine, prompts[:1])  # warm-up: the first forward passes of a process are slow
-    repetitions = [_repetition(llms, engine, prompts) for _ in range(arguments.repetitions)]
-    vanilla = [each["vanilla"] for each in repetitions]
-    report = {
-        "preset": arguments.preset,
-        "lookahead": config.lookahead,
-        "num_prompts": arguments.num_prompts,
-        "torch_threads": torch.get_num_threads(),
-        **{name: _summary([each[name] for each in repetitions], vanilla) for name in llms},
-        "vanilla": _medians(vanilla),
-        "peak_cached_tokens": max(_peak(llms["rain"], prompt) for prompt in prompts),
-    }
-    print(json.dumps(report, indent=1))
-    if arguments.out is not None:
-        write_whole(arguments.out, json.dumps(report, indent=1) + "\n")
-
-
-def _repetition(llms: dict[str, RainLLM], engine: TransformersEngine, prompts: list[str]) -> dict[str, Side]:
-    """All side by side, prompt by prompt."""
-    sides: dict[str, Side] = {name: defaultdict(float) for name in (*llms, "vanilla")}
-    for prompt in prompts:
-        answers = set()
-        for name, llm in llms.items():
-            (text, info), seconds = _timed(partial(_rain, llm, prompt))
-            _add(sides[name], {"seconds": seconds, **{count: info[count] for count in COUNTS}})
-            answers.add((text, info["num_tokens"], info["num_simulations"]))
-        ((_, num_tokens, _),) = answers  # one: asking ahead changes none of it
-        inputs = engine.tokenizer(prompt, return_tensors="pt")
-        for _ in range(NUM_GENERATIONS):
-            _, seconds = _timed(partial(_generate, engine, inputs, num_tokens))
-            _add(sides["vanilla"], {"seconds": seconds / NUM_GENERATIONS})
-        num_positions = inputs.input_ids.shape[1] + num_tokens - 1
-        counts = {"num_tokens": num_tokens, "forward_passes": num_tokens, "token_positions": num_positions}
-        _add(sides["vanilla"], counts)
-    return sides
-
-
-def _add(side: Side, more: dict[str, float]) -> None:
-    for name, number in more.items():
-        side[name] += number
-
-
-def _rain(llm: RainLLM, prompt: str) -> tuple[str, dict[str, Any]]:
-    ((generation,),) = llm.generate([prompt]).generations
-    return generation.text, (generation.generation_info or {})["rain"]
-
-
-def _peak(llm: RainLLM, prompt: str) -> int:
-    """The most tokens that a search has cached at once."""
-    engine = load_engine("demo")  # a new one, as its peak is that of all it has answered
-    assert isinstance(engine, TransformersEngine)
-    _rain(llm.model_copy(update={"model": engine}), prompt)
-    return engine.cache_info.peak_num_tokens
-
-
-@torch.inference_mode()
-def _generate(engine: TransformersEngine, inputs: Any, num_tokens: int) -> Any:
-    return engine.model.generate(
-        **inputs, do_sample=True, min_new_tokens=num_tokens, max_new_tokens=num_tokens, use_cache=True
+    report = begin(arguments)
+    engine = demo_engine()
+    num_prompts = 4 if arguments.quick else arguments.num_prompts
+    prompts = demo_prompts(num_prompts // 2, num_prompts - num_prompts // 2, arguments.seed)
+    report.add("all", "Demo model, all prompts; per answer", _by_preset(engine, prompts, arguments))
+    found = _prompts_with_nothing_wrong(engine, arguments, num_prompts)
+    report.add(
+        "nothing_wrong", "Demo model, prompts with nothing wrong; per answer", _harmless(engine, found, arguments)
     )
+    report.add("random", "Random weights, nothing found wrong; per answer", _random(arguments))
+    report.add("passes", "Forward passes a simulation of `paper`", _passes(engine, prompts, arguments))
+    report.write()
 
 
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    started = time.perf_counter()
-    result = function()
-    return result, time.perf_counter() - started
+def _guards(arguments: argparse.Namespace) -> dict[str, Guard]:
+    paper = RainConfig.preset("paper")
+    configs = {name: RainConfig.preset(name) for name in ("balanced", "fast", "thorough")}
+    configs |= {"paper": paper, "paper, 4 leaves": paper.model_copy(update={"num_parallel_leaves": 4})}
+    return {name: Guard(config, arguments.seed) for name, config in configs.items()}
 
 
-def _summary(sides: list[Side], vanilla: list[Side]) -> dict[str, Any]:
-    ratios = [side["seconds"] / plain["seconds"] for side, plain in zip(sides, vanilla, strict=True)]
-    medians = _medians(sides)
-    return {
-        "time_ratio_median": statistics.median(ratios),
-        "time_ratios": ratios,
-        **medians,
-        "simulations_per_token_set": medians["num_simulations"] / medians["num_token_sets"],
-    }
+def _by_preset(engine: TransformersEngine, prompts: Sequence[str], arguments: argparse.Namespace) -> Iterator[Row]:
+    for name, guard in _guards(arguments).items():
+        comparison = compare(guard, engine, prompts, repetitions=arguments.repetitions)
+        yield {"preset": name, "limit": LIMITS.get((name, "all")), **comparison.figures}
 
 
-def _medians(sides: list[Side]) -> dict[str, float]:
-    return {name: statistics.median(side[name] for side in sides) for name in sides[0]}
+def _prompts_with_nothing_wrong(
+    engine: TransformersEngine, arguments: argparse.Namespace, num_prompts: int
+) -> dict[tuple[str, str], list[str]]:
+    """By preset and kind those that are answered without a rewind."""
+    requests = demo_world.test_requests(0, 2 * MAX_DRY_RUNS, seed=arguments.seed)
+    found: dict[tuple[str, str], list[str]] = {}
+    for preset in ("balanced", "fast"):
+        guard, dry = _guards(arguments)[preset], new_engine(engine)
+        for name, kinds in {"short answers": ("plain", "contact"), "long answers": ("late",)}.items():
+            prompts = [demo_world.as_prompt(each) for each in requests if each.kind in kinds]
+            # Prompt by prompt, until there are enough.
+            good = (each for each in prompts[:MAX_DRY_RUNS] if run_rain(guard, dry, each).num_rewinds == 0)
+            found[preset, name] = [each for each, _ in zip(good, range(num_prompts), strict=False)]
+    return found
+
+
+def _harmless(
+    engine: TransformersEngine, found: dict[tuple[str, str], list[str]], arguments: argparse.Namespace
+) -> Iterator[Row]:
+    for (preset, kind), prompts in found.items():
+        if prompts:
+            guard = _guards(arguments)[preset]
+            comparison = compare(guard, engine, prompts, repetitions=arguments.repetitions)
+            limit = LIMITS.get((preset, "nothing wrong"))
+            yield {"preset": f"{preset}, {kind}", "limit": limit, **comparison.figures}
+
+
+def _random(arguments: argparse.Namespace) -> Iterator[Row]:
+    engine = random_engine(arguments.size, device=arguments.device, seed=arguments.seed)
+    prompts = demo_prompts(0, 1 if arguments.quick else 3, arguments.seed)
+    for preset in ("balanced", "fast"):
+        for num_tokens in (16,) if arguments.quick else (64, 256):
+            guard = replace(_guards(arguments)[preset], max_tokens=num_tokens, finds_nothing_wrong=True)
+            comparison = compare(guard, engine, prompts, repetitions=arguments.repetitions)
+            limit = LIMITS.get((preset, "nothing wrong"))
+            yield {"preset": f"{preset}, {arguments.size}", "limit": limit, **comparison.figures}
+
+
+# Passes
+
+
+@dataclass(slots=True)
+class Simulations:
+    """What each simulation of a search took.
+
+    Attributes:
+        num_passes: of the model since the one before.
+        lengths: the longest it had to ask for, in tokens: token sets, or a rollout.
+    """
+
+    num_passes: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+
+
+def _passes(engine: TransformersEngine, prompts: Sequence[str], arguments: argparse.Namespace) -> Iterator[Row]:
+    """What simulations take one by one is a matter of chance; the limit is of their mean in a search."""
+    for lookahead in (0, 8):
+        config = RainConfig.preset("paper").model_copy(update={"lookahead": lookahead})
+        searches = [_observe(Guard(config, arguments.seed), engine, prompt) for prompt in prompts]
+        pairs = [pair for each in searches for pair in zip(each.num_passes, each.lengths, strict=True)]
+        means = [statistics.mean(each.num_passes) for each in searches]
+        yield {
+            "lookahead": str(lookahead),
+            "searches": len(searches),
+            "simulations": len(pairs),
+            "passes (median)": statistics.median(passes for passes, _ in pairs),
+            "longest + 1 (median)": statistics.median(length + 1 for _, length in pairs),
+            "simulations within": sum(passes <= length + 1 for passes, length in pairs) / len(pairs),
+            "a search's mean passes (median)": statistics.median(means),
+            "its mean longest + 1 (median)": statistics.median(1 + statistics.mean(each.lengths) for each in searches),
+            "searches within": sum(
+                mean <= 1 + statistics.mean(each.lengths) for mean, each in zip(means, searches, strict=True)
+            )
+            / len(searches),
+        }
+
+
+def _observe(guard: Guard, engine: TransformersEngine, prompt: str) -> Simulations:
+    engine, seen = new_engine(engine), Simulations()
+    with counted_passes(engine.model) as shapes:
+        job = guard.begin(engine, prompt).job
+        drivers.run(replace(job, steps=_observed(job.steps, seen, shapes)))
+    return seen
+
+
+def _observed(steps: Steps[Any], seen: Simulations, shapes: Sequence[Any]) -> Steps[Any]:
+    """The same search; a simulation has ended where it is told of. Called by the owner of the engine, between steps."""
+    replies: Sequence[Any] | None = None
+    length, before = 0, len(shapes)
+    while True:
+        try:
+            asked: Round = steps.send(replies) if replies is not None else next(steps)
+        except StopIteration as stop:
+            return stop.value
+        for _ in (event for event in asked.events if isinstance(event, Simulated)):
+            seen.num_passes.append(len(shapes) - before)
+            seen.lengths.append(length)
+            length, before = 0, len(shapes)  # another one of the same round had all it needed
+        replies = yield asked
+        pairs = zip(asked.requests, replies, strict=False)
+        length = max([length, *(_length(request, reply) for request, reply in pairs)])
+
+
+def _length(request: Any, reply: Any) -> int:
+    """How many tokens the longest of what was asked for has."""
+    if isinstance(request, Expand):
+        return max((len(token_set.tokens) for token_set in reply), default=0)
+    return len(reply.tokens) if isinstance(request, Rollout) and isinstance(reply, TokenSet) else 0
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="paper")
-    parser.add_argument("--num-prompts", type=int, default=8)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--max-tokens", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    parser = argument_parser(__doc__, repetitions=3)
+    parser.add_argument("--num-prompts", type=int, default=24, help="half of them harmful")
+    parser.add_argument("--size", default="30M", help="of the model of random weights")
     return parser.parse_args()
 
 
