@@ -3,6 +3,7 @@
 Slow and plain on purpose. Whatever an engine does to be fast, its replies have to be these.
 """
 
+import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from langchain_rain.engines.base import StepReport, Ticket
+from langchain_rain.engines.conversation import Conversation
 from langchain_rain.engines.dialogue import Dialogue, guided
 from langchain_rain.engines.merging import StepperChannel
-from langchain_rain.engines.text import Conversation, TextCodec
+from langchain_rain.engines.text import TextCodec
 from langchain_rain.search.protocol import (
     Context,
     Embed,
@@ -42,6 +44,8 @@ class NaiveEngine:
         self.channel = StepperChannel(self)
         self.num_positions = 0
         self._model = model.eval()
+        takes_use_cache = "use_cache" in inspect.signature(model.forward).parameters
+        self._no_cache = {"use_cache": False} if takes_use_cache else {}
         self._codec = TextCodec(tokenizer, eos_token_ids=_eos_token_ids(model, tokenizer), name=name)
         self._conversations: dict[Context, Conversation] = {}
         self._pending: dict[Ticket, Request] = {}
@@ -143,14 +147,16 @@ class NaiveEngine:
         sequence = self._sequence(request)
         self.num_positions += len(sequence)
         with torch.inference_mode():
-            states = self._model.base_model(torch.tensor([sequence]), use_cache=False).last_hidden_state
+            decoder = self._model.get_decoder()
+            decoder = decoder.model if decoder is self._model else decoder  # Llama 4
+            states = decoder(torch.tensor([sequence]), **self._no_cache).last_hidden_state
         mean: Vector = states[0, -request.num_tokens :].double().mean(dim=0).numpy()
         return np.asarray(mean / np.linalg.norm(mean))
 
     def _next_logprobs(self, sequence: Tokens, temperature: float) -> Vector:
         self.num_positions += len(sequence)
         with torch.inference_mode():
-            logits = self._model(torch.tensor([sequence]), use_cache=False).logits[0, -1]
+            logits = self._model(torch.tensor([sequence]), **self._no_cache).logits[0, -1]
         return np.asarray(torch.log_softmax(logits.double() / temperature, dim=-1).numpy())
 
     def _sequence(self, request: Expand | Rollout | Embed) -> Tokens:
@@ -164,7 +170,9 @@ class NaiveEngine:
         else:
             guided_prompt = Dialogue(tuple(guided(prompt.messages, guidance)), tools=prompt.tools)
         tokens = self._codec.conversation(guided_prompt, max_tokens=0, stop=()).prompt_tokens
-        fits = len(tokens) + conversation.max_tokens <= self._model.config.max_position_embeddings
+        config = self._model.config.get_text_config(decoder=True)
+        longest = getattr(config, "max_position_embeddings", None) or 10**9
+        fits = len(tokens) + conversation.max_tokens <= longest
         return (tokens if fits else conversation.prompt_tokens) + request.prefix
 
     def _finish_reason(self, request: Expand | Rollout, tokens: Tokens) -> str | None:

@@ -26,10 +26,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from transformers import AutoTokenizer
 
 from langchain_rain import ChatRain, EngineError, RainConfigError, UnsatisfiedError
+from langchain_rain.engines.conversation import Conversation
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.engines.scripted import ScriptedEngine
-from langchain_rain.engines.text import Conversation, TextCodec
+from langchain_rain.engines.text import TextCodec
 from langchain_rain.policy import Policy
 from langchain_rain.search.protocol import Context, Expand, TokenSet
 from tests.fake_chat_models import FakeChat, FakeChatWithoutTools, in_turn

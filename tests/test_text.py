@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rain.engines.text import REPLACEMENT, Conversation, Reading, TextCodec
+from langchain_rain.engines.conversation import REPLACEMENT, Conversation, Reading
+from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Expand, FinishReason, Rollout, Score, Tokens, TokenSet

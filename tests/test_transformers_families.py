@@ -2,16 +2,28 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
 
+from langchain_rain.drivers import run
+from langchain_rain.engines import recomputing
+from langchain_rain.engines.runner import input_device
 from langchain_rain.engines.transformers import TransformersEngine
-from langchain_rain.errors import EngineError
+from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
-from tests.comparing import PROMPT, ROUNDING, answer, assert_naive_replies, assert_same, counted_forward_passes
+from tests.comparing import (
+    PROMPT,
+    ROUNDING,
+    answer,
+    assert_naive_replies,
+    assert_same,
+    counted_forward_passes,
+    search_job,
+)
 from tests.naive_engine import NaiveEngine
 from tests.tiny_models import tiny_llama, tiny_model, tiny_tokenizer
 
@@ -202,27 +214,52 @@ def unfiltered_siblings(context: Context) -> Expand:
     return Expand(context, (), 9, 3, num_draws=8, top_k=10_000, temperature=3.0, seed=5)
 
 
-UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
+# --- Recomputed --------------------------------------------------------------------------------------------------
+
+WITHOUT_HEADS = {key: value for key, value in SIZES.items() if key != "head_dim"}
+RECOMPUTED: dict[str, tuple[str, dict[str, Any], str]] = {
     "mamba": (
         "MambaConfig",
-        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4},
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "state_size": 4,
+            "initializer_range": 0.2,
+        },
         "state that cannot be rewound",
     ),
     "a hybrid of attention and recurrence": (
         "JambaConfig",
-        {**{k: v for k, v in SIZES.items() if k != "head_dim"}, "mamba_d_state": 4, "num_experts": 2},
-        "state that cannot be rewound: linear_attention",
+        {**WITHOUT_HEADS, "mamba_d_state": 4, "num_experts": 2, "use_mamba_kernels": False},
+        r"state that cannot be rewound \(linear_attention\)",
+    ),
+    "a hybrid of attention and convolution": (
+        "Lfm2Config",
+        {**SIZES, "layer_types": ["conv", "full_attention"]},
+        r"state that cannot be rewound \(conv\)",
     ),
     "llama4, whose chunks are no window": (
         "Llama4TextConfig",
         {**SIZES, "intermediate_size_mlp": 32, "num_local_experts": 1, "attention_chunk_size": WINDOW},
         "chunked_attention",
     ),
-    "bloom": ("BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 1, "n_head": 2}, "position_ids"),
+    "bloom": (
+        "BloomConfig",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 1, "n_head": 2, "initializer_range": 0.2},
+        "position_ids",
+    ),
     "the first gpt": ("OpenAIGPTConfig", GPT_SIZES, "takes no past_key_values"),
     "falcon with alibi": (
         "FalconConfig",
-        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "alibi": True},
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "alibi": True,
+            "initializer_range": 0.2,
+        },
         "ALiBi",
     ),
     "gpt-neo": (
@@ -233,6 +270,8 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
             "num_layers": 2,
             "num_heads": 2,
             "attention_types": [[["global", "local"], 1]],
+            "window_size": WINDOW,
+            "initializer_range": 0.2,
             "bos_token_id": 0,
             "eos_token_id": 1,
         },
@@ -241,12 +280,56 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", UNUSABLE)
-def test_a_model_that_cannot_be_rewound_is_refused_by_name_and_reason(tokenizer: Any, kind: str) -> None:
-    name, settings, reason = UNUSABLE[kind]
-    model = tiny_model(config_of(name, settings), attention="eager")
-    with pytest.raises(EngineError, match=f"mine cannot be searched with: .*{reason}"):
-        TransformersEngine(model, tokenizer, name="mine")
+def recomputed(tokenizer: Any, kind: str) -> tuple[TransformersEngine, NaiveEngine]:
+    name, settings, reason = RECOMPUTED[kind]
+    model = tiny_model(config_of(name, settings), attention="eager", dtype=torch.float32)
+    with pytest.warns(UserWarning, match=f"mine computes every text anew, which takes long: .*{reason}"):
+        engine = TransformersEngine(model, tokenizer, name="mine")
+    return engine, NaiveEngine(model, tokenizer)
+
+
+@pytest.mark.parametrize("kind", RECOMPUTED)
+def test_a_model_that_cannot_be_rewound_gives_the_naive_replies_with_a_warning(tokenizer: Any, kind: str) -> None:
+    engine, naive = recomputed(tokenizer, kind)
+    requests: list[Request] = []
+    expected = []
+    for prompt in (LONG_PROMPT, PROMPT):
+        requests += all_kinds(engine.open(prompt, max_tokens=40))
+        expected += [naive.reply(request) for request in all_kinds(naive.open(prompt, max_tokens=40))]
+    assert_same(answer(engine, *requests), expected, tolerance=1e-4)
+    assert engine.cache_info.num_bytes == 0
+
+
+def test_texts_of_one_length_go_through_together_and_count_each(tokenizer: Any) -> None:
+    engine, _ = recomputed(tokenizer, "mamba")
+    context = engine.open("yes", max_tokens=40)
+
+    def ask(*prefix: int) -> Request:
+        return Rollout(context, prefix, until=(), max_tokens=1, temperature=1.0, seed=1)
+
+    length = context.num_prompt_tokens + 2
+    with counted_forward_passes(engine.model) as shapes:
+        first, second, third, shorter = (engine.submit(each) for each in (ask(5, 6), ask(5, 6), ask(5, 7), ask(5)))
+        assert engine.step().positions == {first: length, second: 0, third: length}
+        assert engine.step().positions == {shorter: length - 1}
+    assert shapes == [(2, length), (1, length - 1)]
+
+
+def test_texts_that_are_too_many_for_a_pass_take_several(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recomputing, "MAX_POSITIONS", 20)
+    engine, naive = recomputed(tokenizer, "bloom")
+    engines = (engine, naive)
+    asked, expected = (Expand(each.open("yes", max_tokens=9), (), 5, 3, 6, 9, 1.0, seed=1) for each in engines)
+    with counted_forward_passes(engine.model) as shapes:
+        replies = answer(engine, asked)
+    assert_same(replies, [naive.reply(expected)], tolerance=1e-4)
+    assert max(num_rows * num_tokens for num_rows, num_tokens in shapes) <= 20
+
+
+def test_a_search_with_a_model_that_cannot_be_rewound_is_the_naive_one(tokenizer: Any) -> None:
+    engine, naive = recomputed(tokenizer, "mamba")
+    outcomes = [run(search_job(each)).result for each in (engine, naive)]
+    assert_same(outcomes[0], outcomes[1], tolerance=1e-4)
 
 
 def test_an_encoder_decoder_is_refused(tokenizer: Any) -> None:
@@ -261,6 +344,30 @@ def test_attention_that_takes_no_mask_of_ours_is_refused(tokenizer: Any, attenti
     model.config._attn_implementation = attention  # the library that computes it need not be here
     with pytest.raises(EngineError, match=rf"its attention is '{attention}'; load it with attn_implementation='sdpa'"):
         TransformersEngine(model, tokenizer)
+
+
+# --- Number types ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.15), (torch.float16, 0.02)])
+def test_half_precision_judges_as_the_naive_engine_within_its_precision(
+    tokenizer: Any, attention: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    config = config_of("LlamaConfig", {**SIZES, "initializer_range": 0.1})
+    model = tiny_model(config, attention=attention, dtype=dtype)
+    engine, naive = TransformersEngine(model, tokenizer), NaiveEngine(model, tokenizer)
+    contexts = [each.open(PROMPT, max_tokens=40) for each in (engine, naive)]
+    replies = answer(engine, *all_kinds(contexts[0]))
+    expected = [naive.reply(request) for request in all_kinds(contexts[1])]
+    # What is drawn may differ where two tokens are about as probable; what is asked about is what it is.
+    for reply, other in zip(replies[3:], expected[3:], strict=True):
+        assert_same(reply, other, tolerance=tolerance)
+    for token_set in [*replies[0], *replies[1], replies[2]]:
+        tokens = token_set.tokens
+        assert 0 < len(tokens) <= 5
+        assert -60 < token_set.logprob <= 0
+    assert_same(replies[0][0].logprob, expected[0][0].logprob, tolerance=tolerance)
 
 
 # --- Loading -----------------------------------------------------------------------------------------------------
@@ -295,6 +402,20 @@ def test_a_saved_folder_loads_and_answers_as_the_model_that_was_saved(saved: Pat
 def test_a_folder_loads_in_the_number_type_that_is_asked_for(saved: Path) -> None:
     engine = TransformersEngine.from_pretrained(str(saved), dtype=torch.float64, device="cpu")
     assert engine.identity["dtype"] == "float64"
+
+
+def test_a_device_and_a_map_of_devices_exclude_each_other(saved: Path) -> None:
+    with pytest.raises(RainConfigError, match="device or device_map is allowed, given 'cpu' and 'auto'"):
+        TransformersEngine.from_pretrained(str(saved), device="cpu", device_map="auto")
+
+
+def test_a_model_whose_weights_are_brought_in_when_needed_takes_its_tokens_where_it_runs(tokenizer: Any) -> None:
+    model = tiny_llama(tokenizer)
+    assert input_device(model) == torch.device("cpu")
+    model.to("meta")
+    assert input_device(model) == torch.device("cpu")
+    model._hf_hook = SimpleNamespace(execution_device="cuda:1")
+    assert input_device(model) == torch.device("cuda:1")
 
 
 def test_all_tokens_that_the_generation_settings_name_end_a_text(saved: Path, tmp_path: Path) -> None:

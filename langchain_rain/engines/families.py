@@ -1,4 +1,4 @@
-"""What a Hugging Face model says of itself: whether it can be searched with, how far it sees, what ends its texts."""
+"""What a Hugging Face model says of itself: how it can be searched with, how far it sees, what ends its texts."""
 
 import inspect
 from typing import Any
@@ -10,29 +10,33 @@ KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
 
 def check_model(model: Any, name: str) -> None:
-    """Checks that a model's forward pass can take tokens of a tree, each with its position and its ancestors.
+    """Checks that a model can be searched with.
 
     Raises:
         EngineError: it cannot; names `name` and the reason.
     """
-    config = model.config.get_text_config(decoder=True)
-    unknown = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYER_TYPES
-    missing = {"position_ids", "past_key_values"} - set(inspect.signature(model.forward).parameters)
+    attention = model.config.get_text_config(decoder=True)._attn_implementation
     problem = None
     if getattr(model.config, "is_encoder_decoder", False):
         problem = "it is an encoder-decoder; a decoder-only model is needed"
-    elif unknown or getattr(model, "_is_stateful", False):
-        problem = f"its layers keep a state that cannot be rewound: {', '.join(sorted(unknown)) or 'recurrent'}"
-    elif missing:
-        problem = f"its forward pass takes no {' and no '.join(sorted(missing))}"
-    elif getattr(config, "alibi", False) or "local" in (getattr(config, "attention_layers", None) or ()):
-        problem = "its attention (ALiBi, or GPT-Neo's local layers) counts cached tokens and takes no positions"
-    elif config._attn_implementation not in ("sdpa", "eager"):
-        problem = (
-            f"its attention is {config._attn_implementation!r}; load it with attn_implementation='sdpa' or 'eager'"
-        )
+    elif why_not_cached(model) is None and attention not in ("sdpa", "eager"):
+        problem = f"its attention is {attention!r}; load it with attn_implementation='sdpa' or 'eager'"
     if problem is not None:
         raise EngineError(f"{name} cannot be searched with: {problem}.", engine=name)
+
+
+def why_not_cached(model: Any) -> str | None:
+    """Why a model's forward pass cannot take tokens of a tree, each with its position and ancestors; None if it can."""
+    config = model.config.get_text_config(decoder=True)
+    unknown = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYER_TYPES
+    missing = {"position_ids", "past_key_values"} - set(inspect.signature(model.forward).parameters)
+    if unknown or getattr(model, "_is_stateful", False):
+        return f"its layers keep a state that cannot be rewound ({', '.join(sorted(unknown)) or 'recurrent'})"
+    if missing:
+        return f"its forward pass takes no {' and no '.join(sorted(missing))}"
+    if getattr(config, "alibi", False) or "local" in (getattr(config, "attention_layers", None) or ()):
+        return "its attention (ALiBi, or GPT-Neo's local layers) counts cached tokens and takes no positions"
+    return None
 
 
 def sliding_window(config: Any) -> int | None:

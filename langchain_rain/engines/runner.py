@@ -54,13 +54,13 @@ class Runner(Protocol):
         """What it keeps."""
 
     def open(self, context: Context, num_tokens: int) -> None:
-        """Makes room for a conversation of so many tokens, prompt and answer; again, it does nothing."""
+        """Makes room for a conversation of so many tokens, prompt and answer."""
 
     def close(self, context: Context) -> None:
         """Takes back that room."""
 
     def run(self, works: Mapping[Ticket, Work]) -> Ran:
-        """One forward pass, or none, for all that is pending, the oldest first."""
+        """One forward pass, or none, for what is pending, at least one, the oldest first."""
 
     def release(self, ticket: Ticket) -> None:
         """Lets go what is kept for work that is done or not wanted any more."""
@@ -71,6 +71,8 @@ class ForwardPass:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        decoder = model.get_decoder()
+        self._decoder = decoder if decoder is not model else model.model  # Llama 4 takes itself for its decoder
         self._takes_logits_to_keep = "logits_to_keep" in signature(model.forward).parameters
 
     def __call__(self, *, num_logits: int, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,13 +85,22 @@ class ForwardPass:
             if threading.get_ident() == owner:  # another engine may use the same model at the same time
                 hidden.append(output[0])
 
-        handle = self._model.get_decoder().register_forward_hook(keep_hidden)
+        handle = self._decoder.register_forward_hook(keep_hidden)
         try:
             logits = self._model(**inputs, **keep).logits
         finally:
             handle.remove()
         assert isinstance(logits, torch.Tensor)
         return logits, hidden[0]
+
+
+def input_device(model: Any) -> torch.device:
+    """Where a model takes its tokens: with its embeddings, which `accelerate` may have put elsewhere than the rest."""
+    device = model.get_input_embeddings().weight.device
+    if device.type == "meta":  # its weights are brought in when they are needed
+        device = torch.device(getattr(getattr(model, "_hf_hook", None), "execution_device", None) or "cpu")
+    assert isinstance(device, torch.device)
+    return device
 
 
 def direction(hidden: torch.Tensor) -> torch.Tensor:

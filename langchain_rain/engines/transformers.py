@@ -6,6 +6,7 @@ both orders of a judgement's options at once. Everything a conversation has comp
 
 import hashlib
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,17 +16,19 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.base import StepReport, Ticket
+from langchain_rain.engines.conversation import Conversation
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
-from langchain_rain.engines.families import check_model, eos_token_ids
+from langchain_rain.engines.families import check_model, eos_token_ids, why_not_cached
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.reading import AnswerReader
+from langchain_rain.engines.recomputing import RecomputingRunner
 from langchain_rain.engines.runner import CacheInfo, Runner
-from langchain_rain.engines.text import Conversation, TextCodec
+from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.tree_runner import TreeRunner, limit_of
 from langchain_rain.engines.wants import Place
 from langchain_rain.engines.work import EmbedWork, ExpandWork, RolloutWork, ScoreWork, Work
-from langchain_rain.errors import EngineError
+from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
 
 
@@ -33,7 +36,8 @@ class TransformersEngine:
     """Answers requests with a Hugging Face model and tokenizer.
 
     Args:
-        model: a `PreTrainedModel` with a language-modelling head, attention by sdpa or eager.
+        model: a `PreTrainedModel` with a language-modelling head, attention by sdpa or eager. One whose cache cannot be
+            rewound (recurrent, ALiBi, ...) computes every text anew, with a warning; the limits are then kept anyway.
         tokenizer: its `PreTrainedTokenizerBase`.
         embeddings: answers `Embed` from decoded text; without it the mean of the model's own last hidden states does.
         name: names the engine in errors and results; by default the model's name.
@@ -74,12 +78,13 @@ class TransformersEngine:
         self._tickets = itertools.count()
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # noqa: PLR0913 - how it is loaded, and all that the class takes
         cls,
         id_or_path: str,
         *,
         dtype: str | torch.dtype = "auto",
         device: str | None = None,
+        device_map: str | Mapping[str, Any] | None = None,
         embeddings: Embeddings | None = None,
         trust_remote_code: bool = False,
         name: str = "",
@@ -92,6 +97,7 @@ class TransformersEngine:
             id_or_path: the folder, or the id on the hub.
             dtype: of the weights, for example "float32"; "auto" takes what the files hold.
             device: for example "cuda:0"; by default the first GPU, or the CPU where there is none.
+            device_map: in place of `device`: how `accelerate` spreads the model over devices, for example "auto".
             embeddings: as for the class.
             trust_remote_code: whether code that comes with the model may run.
             name: names the engine; by default `id_or_path`.
@@ -99,15 +105,23 @@ class TransformersEngine:
             max_cache_bytes: as for the class.
 
         Raises:
+            RainConfigError: both `device` and `device_map` are given.
             EngineError: there is no such model, or it cannot be loaded.
         """
+        if device is not None and device_map is not None:
+            raise RainConfigError(f"device or device_map is allowed, given {device!r} and {device_map!r}.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             tokenizer = AutoTokenizer.from_pretrained(id_or_path, trust_remote_code=trust_remote_code)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                id_or_path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+                id_or_path,
+                dtype=dtype,
+                device_map=device_map,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
             )
-            model.to(device)
+            if device_map is None and getattr(model, "hf_quantizer", None) is None:  # who loads quantised places it
+                model.to(device)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise EngineError(
@@ -129,8 +143,8 @@ class TransformersEngine:
         """Name, number type, a hash over a sample of the weights and the tokenizer; the encoder too if there is one."""
         digest = hashlib.sha256(self._codec.identity.encode())
         for name, weight in self.model.named_parameters():
-            sample = weight.detach().flatten()[:64].float().cpu().numpy()
-            digest.update(name.encode() + repr(tuple(weight.shape)).encode() + sample.tobytes())
+            sample = b"" if weight.is_meta else weight.detach().flatten()[:64].float().cpu().numpy().tobytes()
+            digest.update(name.encode() + repr(tuple(weight.shape)).encode() + sample)
         encoder = repr(self.embeddings) if self.embeddings is not None else None
         return {
             "engine": "transformers",
@@ -294,5 +308,8 @@ class TransformersEngine:
 
 
 def _runner(model: Any, name: str, *, max_cache_tokens: int | None, max_cache_bytes: int | None) -> Runner:
-    limit = limit_of(model, max_cache_tokens=max_cache_tokens, max_cache_bytes=max_cache_bytes)
-    return TreeRunner(model, name, limit)
+    reason = why_not_cached(model)
+    if reason is not None:
+        warnings.warn(f"{name} computes every text anew, which takes long: {reason}.", UserWarning, stacklevel=3)
+        return RecomputingRunner(model)
+    return TreeRunner(model, name, limit_of(model, max_cache_tokens=max_cache_tokens, max_cache_bytes=max_cache_bytes))

@@ -14,7 +14,7 @@ from langchain_rain.engines.kv_tree import TreeCache
 from langchain_rain.engines.masks import Masks
 from langchain_rain.engines.packing import Feed, Packed, pack
 from langchain_rain.engines.prefix_tree import CachedToken
-from langchain_rain.engines.runner import CacheInfo, ForwardPass, Ran, direction
+from langchain_rain.engines.runner import CacheInfo, ForwardPass, Ran, direction, input_device
 from langchain_rain.engines.sampling import sampled
 from langchain_rain.engines.transfer import ToHost, to_device
 from langchain_rain.engines.wants import Direction, Got, NextToken
@@ -198,7 +198,7 @@ class TreeRunner:
         sliding = self._masks.sliding(packed)
         arrays = [packed.input_ids, packed.position_ids, packed.is_ancestor]
         arrays += [] if sliding is None else [sliding]
-        input_ids, position_ids, *masks = to_device(self._model.device, *arrays)
+        input_ids, position_ids, *masks = to_device(input_device(self._model), *arrays)
         self._cache.begin(packed, num_slots=self._tree.num_slots, max_slots=self._tree.max_tokens)
         logits, hidden = self._forward_pass(
             num_logits=packed.num_logits,

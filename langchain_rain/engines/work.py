@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_rain.engines.text import Conversation, TextCodec
+from langchain_rain.engines.conversation import Conversation
+from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.wants import Direction, Draw, Got, MostProbable, Place, Probability, Want
 from langchain_rain.search.protocol import (
     Context,
