@@ -404,6 +404,37 @@ def test_a_folder_loads_in_the_number_type_that_is_asked_for(saved: Path) -> Non
     assert engine.identity["dtype"] == "float64"
 
 
+SPREAD = {
+    "model.embed_tokens": "cpu",
+    "model.layers.0": "cpu",
+    "model.layers.1": "disk",
+    "model.norm": "cpu",
+    "model.rotary_emb": "cpu",
+    "lm_head": "cpu",
+}
+
+
+@pytest.mark.parametrize("device_map", ["auto", SPREAD, {**SPREAD, "model.embed_tokens": "disk"}])
+def test_a_model_that_accelerate_has_spread_answers_as_in_one_piece(saved: Path, device_map: Any) -> None:
+    whole = TransformersEngine.from_pretrained(str(saved), device="cpu")
+    spread = TransformersEngine.from_pretrained(str(saved), device_map=device_map)
+    requests = (all_kinds(engine.open(PROMPT, max_tokens=40)) for engine in (spread, whole))
+    assert_same(answer(spread, *next(requests)), answer(whole, *next(requests)), tolerance=1e-5)
+    assert spread.identity["name"] == whole.identity["name"]
+
+
+def test_a_quantised_model_stays_where_it_was_loaded(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*args: Any, **kwargs: Any) -> Any:
+        model = tiny_llama(tiny_tokenizer(), seed=1)
+        model.hf_quantizer = object()
+        model.to = None  # as some kinds of quantised models refuse to be moved
+        return model
+
+    monkeypatch.setattr("langchain_rain.engines.transformers.AutoModelForCausalLM.from_pretrained", load)
+    engine = TransformersEngine.from_pretrained(str(saved))
+    assert len(answer(engine, all_kinds(engine.open(PROMPT, max_tokens=40))[0])[0]) == 5
+
+
 def test_a_device_and_a_map_of_devices_exclude_each_other(saved: Path) -> None:
     with pytest.raises(RainConfigError, match="device or device_map is allowed, given 'cpu' and 'auto'"):
         TransformersEngine.from_pretrained(str(saved), device="cpu", device_map="auto")
