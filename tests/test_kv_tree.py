@@ -20,23 +20,16 @@ from langchain_rain.engines.kv_tree import TreeCache, TreeLayer, compacted, is_c
 from langchain_rain.engines.packing import Feed, pack
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError, RainConfigError
-from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
+from langchain_rain.search.protocol import Context, Expand, Request
+from tests.asking_in_turn import ASKED_IN_TURN, Asked, assert_naive_in_turn, question, rollout
 from tests.comparing import PROMPT, ROUNDING, answer, answer_and_cost, assert_same, search_job
 from tests.naive_engine import NaiveEngine
 from tests.test_packing import grown
 from tests.tiny_models import tiny_llama, tiny_tokenizer
 
 
-def rollout(context: Context, *prefix: int, max_tokens: int = 3, seed: int = 1) -> Rollout:
-    return Rollout(context, prefix, until=(), max_tokens=max_tokens, temperature=1.0, seed=seed)
-
-
 def siblings(context: Context, *prefix: int, seed: int) -> Expand:
     return Expand(context, prefix, 8, 6, num_draws=7, top_k=10, temperature=1.0, seed=seed)
-
-
-def question(context: Context, text: str) -> Score:
-    return Score(context, text, "The answer is: (", ("A", "B"))
 
 
 def cache_of(engine: TransformersEngine) -> TreeCache:
@@ -279,68 +272,19 @@ def test_younger_work_waits_and_is_taken_up_again_where_the_cache_holds_one_conv
 
 TOKENIZER = tiny_tokenizer()
 MODEL = tiny_llama(TOKENIZER, seed=1)
-PROMPTS = ("yes", "yes, no", "Human: yes")
-PREFIXES = st.lists(st.sampled_from([40, 50, 60]), max_size=3).map(tuple)
-
-
-def as_request(kind: str, context: Context, prefix: tuple[int, ...], seed: int) -> Request:
-    if kind == "expand":
-        return Expand(context, prefix, 4, 3, num_draws=3, top_k=5, temperature=1.0, seed=seed)
-    if kind == "one":
-        return Expand(context, prefix, 4, 1, num_draws=0, top_k=5, temperature=1.0, seed=seed)
-    if kind == "rollout":
-        return rollout(context, *prefix, max_tokens=4, seed=seed)
-    if kind == "score":
-        return question(context, f"Is it {seed}? ")
-    return Embed(context, (*prefix, 70), num_tokens=len(prefix) + 1)
-
-
-KINDS = st.sampled_from(["expand", "one", "rollout", "score", "embed"])
-ASKED = st.tuples(KINDS, st.integers(0, len(PROMPTS) - 1), PREFIXES, st.integers(0, 3))
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    asked=st.lists(ASKED, min_size=1, max_size=7),
-    num_steps=st.lists(st.integers(0, 2), min_size=7, max_size=7),
-    max_tokens=st.integers(26, 80),
-    cancelled=st.sets(st.integers(0, 6), max_size=2),
-)
+@given(asked=ASKED_IN_TURN, max_tokens=st.integers(26, 80), cancelled=st.sets(st.integers(0, 6), max_size=2))
 def test_all_get_the_naive_replies_however_small_the_cache_is(
-    asked: Sequence[tuple[str, int, tuple[int, ...], int]],
-    num_steps: list[int],
-    max_tokens: int,
-    cancelled: set[int],
+    asked: Sequence[Asked], max_tokens: int, cancelled: set[int]
 ) -> None:
-    engine, naive = TransformersEngine(MODEL, TOKENIZER, max_cache_tokens=max_tokens), NaiveEngine(MODEL, TOKENIZER)
-    contexts, naive_contexts = ([each.open(prompt, max_tokens=9) for prompt in PROMPTS] for each in (engine, naive))
-    replies: dict[int, Any] = {}
+    engine = TransformersEngine(MODEL, TOKENIZER, max_cache_tokens=max_tokens)
 
-    def step() -> None:
-        replies.update(engine.step().finished)
+    def check() -> None:
         info = engine.cache_info
         assert info.num_tokens <= info.peak_num_tokens <= info.max_tokens == max_tokens
         assert info.num_bytes <= max_tokens * 1536
 
-    tickets = []
-    for (kind, number, prefix, seed), steps in zip(asked, num_steps, strict=False):
-        tickets.append(engine.submit(as_request(kind, contexts[number], prefix, seed)))
-        for _ in range(steps):
-            step()
-    for index in cancelled & set(range(len(tickets))):
-        engine.cancel(tickets[index])
-    wanted = [index for index in range(len(tickets)) if index not in cancelled or tickets[index] in replies]
-    for _ in range(200):
-        if all(tickets[index] in replies for index in wanted):
-            break
-        step()
-    for index in wanted:
-        kind, number, prefix, seed = asked[index]
-        expected = naive.reply(as_request(kind, naive_contexts[number], prefix, seed))
-        reply = replies[tickets[index]]
-        if isinstance(reply, EngineError):  # only where it does not fit by itself
-            assert "max_cache_tokens" in str(reply)
-            assert kind == "expand"
-            continue
-        assert_same(reply, expected, tolerance=ROUNDING)
+    assert_naive_in_turn(engine, NaiveEngine(MODEL, TOKENIZER), asked, cancelled=cancelled, after_step=check)
     assert engine._runner._tree.num_held == 0  # type: ignore[attr-defined]

@@ -1,6 +1,8 @@
 """Which models can be searched with: families and their attention, files they are loaded from, and clear refusals."""
 
+import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
 
 from langchain_rain.drivers import run
 from langchain_rain.engines import recomputing
@@ -15,6 +18,7 @@ from langchain_rain.engines.runner import input_device
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
+from tests.asking_in_turn import ASKED_IN_TURN, Asked, assert_naive_in_turn
 from tests.comparing import (
     PROMPT,
     ROUNDING,
@@ -195,6 +199,23 @@ def test_replies_of_a_family_are_the_naive_ones_when_conversations_share_lines(
     num_lines, num_tokens = shapes[0]
     assert num_lines == 3  # "A zebra" is the beginning of the first
     assert num_tokens < len(tokenizer(LONG_PROMPT).input_ids)  # so the longest conversation is in several lines
+
+
+@functools.cache
+def engines_of(family: str, attention: str) -> tuple[TransformersEngine, NaiveEngine, float]:
+    model, tolerance = model_and_tolerance(family, attention)
+    tokenizer = tiny_tokenizer()
+    return TransformersEngine(model, tokenizer, max_cache_tokens=60), NaiveEngine(model, tokenizer), tolerance
+
+
+@each_family
+@settings(max_examples=4, deadline=None)
+@given(asked=ASKED_IN_TURN)
+def test_replies_of_a_family_are_the_naive_ones_when_the_cache_is_too_small_for_all(
+    family: str, attention: str, asked: Sequence[Asked]
+) -> None:
+    engine, naive, tolerance = engines_of(family, attention)  # what the last example has cached is there
+    assert_naive_in_turn(engine, naive, asked, tolerance=tolerance)
 
 
 def test_a_sliding_window_makes_a_difference_here(tokenizer: Any) -> None:
