@@ -9,13 +9,14 @@ not depend on the size of the model; nor would the number that is saved be small
 
 import argparse
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
 from benchmarks.measuring import Row, Run, argument_parser, begin, timed
 from benchmarks.models import demo_prompts, random_engine
-from benchmarks.sides import counted_passes, run_of
+from benchmarks.sides import counted_passes, new_engine, run_of
 from langchain_rain import RainConfig, Rubric, drivers
 from langchain_rain.drivers import Job
 from langchain_rain.engines.base import Engine
@@ -24,7 +25,7 @@ from langchain_rain.evaluation import demo_world
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.rubrics.rubric import Example
 from langchain_rain.search import paper
-from langchain_rain.search.protocol import Event, Transcript
+from langchain_rain.search.protocol import Committed, Event, Tokens, Transcript
 from langchain_rain.search.state import Search
 from tests.naive_engine import NaiveEngine
 
@@ -41,6 +42,10 @@ class Task:
     config: RainConfig
     seed: int
     max_tokens: int
+
+    def asking_ahead(self, lookahead: int) -> "Task":
+        """The same with another lookahead."""
+        return replace(self, config=self.config.model_copy(update={"lookahead": lookahead}))
 
     def run(self, engine: Engine) -> tuple[Run, list[Event]]:
         """Answers it, judging itself; what has happened is told too."""
@@ -62,43 +67,44 @@ def main() -> None:
     engine = random_engine("0.2M", seed=arguments.seed, dtype=torch.float64)
     prompt = long_prompt(engine, arguments.prompt_tokens, arguments.seed)
     rubric = long_rubric(engine, arguments.rubric_tokens, arguments.seed)
-    rows = []
-    for lookahead in (0, 8):
-        config = RainConfig.preset("paper").model_copy(update={"lookahead": lookahead})
-        max_tokens = 8 if arguments.quick else arguments.max_tokens
-        rows.append(_compared(engine, Task(prompt, rubric, config, arguments.seed, max_tokens)))
+    max_tokens = 8 if arguments.quick else arguments.max_tokens
+    task = Task(prompt, rubric, RainConfig.preset("paper"), arguments.seed, max_tokens)
+    rows = _compared(engine, task)
     report.add("against_naive", "`paper` against an engine without a cache; per simulation", rows)
     report.write()
 
 
-def _compared(engine: TransformersEngine, task: Task) -> Row:
-    engine = TransformersEngine(engine.model, engine.tokenizer)
-    ours, events = task.run(engine)
+def _compared(engine: TransformersEngine, task: Task) -> Iterator[Row]:
+    """The engine without a cache is asked nothing ahead: it would only do more."""
     naive = NaiveEngine(engine.model, engine.tokenizer)
     with counted_passes(engine.model) as shapes:
-        theirs, naive_events = task.run(naive)
-    if [_what(each) for each in events] != [_what(each) for each in naive_events]:
-        raise SystemExit("The simulations differ, so there is nothing to compare.")
-    count = ours.num_simulations
-    return {
-        "lookahead": str(task.config.lookahead),
-        "prompt tokens": len(engine.tokenizer(task.prompt).input_ids),
-        "rubric tokens": question_length(engine, task.rubric),
-        "simulations": count,
-        "positions": ours.token_positions / count,
-        "naive's positions": naive.num_positions / count,
-        "times fewer positions": naive.num_positions / ours.token_positions,
-        "at least": MIN_RATIO,
-        "passes": ours.forward_passes / count,
-        "naive's passes": len(shapes) / count,
-        "times fewer passes": len(shapes) / ours.forward_passes,
-        "times faster": theirs.seconds / ours.seconds,
-    }
+        theirs, naive_events = task.asking_ahead(0).run(naive)
+    for lookahead in (0, task.config.lookahead):
+        ours, events = task.asking_ahead(lookahead).run(new_engine(engine))
+        if [_what(each) for each in events] != [_what(each) for each in naive_events]:
+            raise SystemExit("The simulations differ, so there is nothing to compare.")
+        count = ours.num_simulations
+        yield {
+            "lookahead": str(lookahead),
+            "prompt tokens": len(engine.tokenizer(task.prompt).input_ids),
+            "rubric tokens": question_length(engine, task.rubric),
+            "simulations": count,
+            "positions": ours.token_positions / count,
+            "naive's positions": naive.num_positions / count,
+            "times fewer positions": naive.num_positions / ours.token_positions,
+            "at least": MIN_RATIO,
+            "passes": ours.forward_passes / count,
+            "naive's passes": len(shapes) / count,
+            "times fewer passes": len(shapes) / ours.forward_passes,
+            "times faster": theirs.seconds / ours.seconds,
+        }
 
 
-def _what(event: Event) -> tuple[str, str]:
+def _what(event: Event) -> tuple[Tokens, str]:
     """What has happened, without figures that are rounded."""
-    return type(event).__name__, repr(getattr(event, "draft", None) or getattr(event, "token_set", None))
+    if isinstance(event, Committed):
+        return event.token_set.tokens, ""
+    return event.prefix, event.draft
 
 
 def long_prompt(engine: TransformersEngine, num_tokens: int, seed: int) -> str:

@@ -27,6 +27,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """By the number of their parameters; the large ones, TinyLlama's and Llama 2's, for a GPU."""
 
+MAX_CONTEXT = 4096
+"""Tokens of context of the models of random weights."""
+
 NUM_ANSWERS = 1000
 """Answers of the demo world that tokens are counted in."""
 
@@ -56,11 +59,12 @@ def random_engine(
     special tokens.
     """
     tokenizer = demo_engine().tokenizer
+    tokenizer.model_max_length = MAX_CONTEXT
     torch.manual_seed(seed)
     config = LlamaConfig(
         **SHAPES[size],
         vocab_size=len(tokenizer),
-        max_position_embeddings=4096,
+        max_position_embeddings=MAX_CONTEXT,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
