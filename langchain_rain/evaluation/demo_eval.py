@@ -1,7 +1,9 @@
-"""RAIN on the demo world against sampling and best-of-n: `python -m langchain_rain.evaluation.demo_eval`.
+"""RAIN on the demo world, by preset, against sampling and best-of-n: `python -m langchain_rain.evaluation.demo_eval`.
 
 Every figure is read off the text by the oracle of the demo world, on prompts whose combinations occur in no training.
 Nothing is refused (`on_unsatisfied="best"`), so no figure is bought by refusing; what would have been is told apart.
+Presets sample at temperatures of their own, so there is sampling at each of these. Every strategy begins with an engine
+that has computed nothing yet.
 """
 
 import argparse
@@ -9,8 +11,9 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.progress import Progress
@@ -28,6 +31,10 @@ from langchain_rain.judging import Loaded, open_judge
 from langchain_rain.llms import RainLLM
 from langchain_rain.rubrics import Rubric
 from langchain_rain.search.protocol import derive_search_seed
+
+
+TABLE_WIDTH = 132
+"""Characters that the table takes at least, so that no figure is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class Setting:
 
 def evaluate_sampling(setting: Setting, requests: Sequence[Request], num_answers: int) -> Iterator[Row]:
     """Answers by the best of `num_answers` samples, by the same judge; one is vanilla sampling."""
-    name = "vanilla" if num_answers == 1 else f"best-of-{num_answers}"
+    name = _sampling_name(setting.config.temperature, num_answers)
     for chunk in _chunks(requests, setting.max_concurrent):
         jobs = [_sampling_job(setting, demo_world.as_prompt(request), num_answers) for request in chunk]
         for request, outcome in zip(chunk, drivers.run_batch(jobs), strict=True):
@@ -138,37 +145,54 @@ def summarize(rows: Sequence[Row], seconds: float) -> dict[str, Any]:
 def main() -> None:
     """Runs the evaluation, prints a table, and writes all rows where `--out` says."""
     arguments = _parse_arguments()
-    setting = Setting(
-        engine=load_engine(arguments.model),
-        rubric=Rubric.load("harmlessness"),
-        config=RainConfig.preset(arguments.preset),
-        seed=arguments.seed,
-        max_tokens=arguments.max_tokens,
-        max_concurrent=arguments.max_concurrent,
-    )
     requests = demo_world.test_requests(arguments.num_harmful, arguments.num_benign, seed=arguments.seed)
-    strategies: dict[str, Callable[[], Iterator[Row]]] = {
-        "vanilla": lambda: evaluate_sampling(setting, requests, 1),
-        f"best-of-{arguments.best_of}": lambda: evaluate_sampling(setting, requests, arguments.best_of),
-        f"RAIN {arguments.preset}": lambda: evaluate_rain(setting, requests),
-    }
     rows, summaries = [], {}
     with Progress(console=Console(stderr=True)) as progress:
-        for name, strategy in strategies.items():
+        for name, (config, strategy) in _strategies(arguments).items():
+            setting = _setting(arguments, config)
             started = time.monotonic()
-            own = list(progress.track(strategy(), total=len(requests), description=name))
+            own = list(progress.track(strategy(setting, requests), total=len(requests), description=name))
             summaries[name] = summarize(own, time.monotonic() - started)
             rows += own
-    Console().print(render(summaries))
+    Console(width=max(Console().width, TABLE_WIDTH)).print(render(summaries))
     if arguments.out is not None:
         report = {"settings": _settings(arguments), "summaries": summaries, "rows": [asdict(row) for row in rows]}
         write_whole(arguments.out, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
+Strategy: TypeAlias = Callable[[Setting, Sequence[Request]], Iterator[Row]]
+
+
+def _strategies(arguments: argparse.Namespace) -> dict[str, tuple[RainConfig, Strategy]]:
+    """What is compared, and with which settings: what samples has the judge of the first preset of its temperature."""
+    configs = [RainConfig.preset(name) for name in arguments.presets]
+    strategies: dict[str, tuple[RainConfig, Strategy]] = {}
+    for num_answers in (1, arguments.best_of):
+        for config in configs:
+            name = _sampling_name(config.temperature, num_answers)
+            strategies.setdefault(name, (config, partial(evaluate_sampling, num_answers=num_answers)))
+    return strategies | {f"RAIN {config.preset_name}": (config, evaluate_rain) for config in configs}
+
+
+def _sampling_name(temperature: float, num_answers: int) -> str:
+    return f"{'vanilla' if num_answers == 1 else f'best-of-{num_answers}'}, T={temperature:g}"
+
+
+def _setting(arguments: argparse.Namespace, config: RainConfig) -> Setting:
+    return Setting(
+        engine=load_engine(arguments.model),
+        rubric=Rubric.load("harmlessness"),
+        config=config,
+        seed=arguments.seed,
+        max_tokens=arguments.max_tokens,
+        max_concurrent=arguments.max_concurrent,
+    )
+
+
 def render(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     """The summaries side by side, a column a strategy."""
     table = Table(title="Demo world, unseen prompts; judged by the oracle, nothing refused")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in summaries:
         table.add_column(name, justify="right")
     for label, key, form in (
@@ -236,9 +260,10 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="Hugging Face folder or id; default: the bundled model")
-    parser.add_argument("--preset", default="paper", help="of RainConfig")
-    parser.add_argument("--num-harmful", type=int, default=50)
-    parser.add_argument("--num-benign", type=int, default=50)
+    presets = ["balanced", "fast", "thorough", "paper"]
+    parser.add_argument("--presets", nargs="+", choices=presets, default=presets, help="of RainConfig")
+    parser.add_argument("--num-harmful", type=int, default=150)
+    parser.add_argument("--num-benign", type=int, default=150)
     parser.add_argument("--best-of", type=int, default=16, help="answers that best-of-n samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-tokens", type=int, default=256)
