@@ -2,10 +2,12 @@
 #
 #   make test PYTHON=python3.12
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu     torch without CUDA, from PyTorch's own index
+#   make bench THREADS=1                                           threads of torch, for both sides of every ratio
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+THREADS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -46,7 +48,7 @@ check: venv  ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-demo-eval: venv  ## what RAIN gains on the demo's questions (minutes)
+demo-eval: venv  ## what RAIN gains on the demo's questions, by preset, and what it costs (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m langchain_rain.evaluation.demo_eval --out benchmarks/results/demo_eval.json
 
 rubric-eval: venv  ## how well the demo model judges its three rubrics, and what several at once do (minutes)
@@ -60,10 +62,11 @@ rubric-eval: venv  ## how well the demo model judges its three rubrics, and what
 rubric-schema: venv  ## the JSON Schema of rubrics, after a change of theirs
 	$(BIN)/python scripts/rubric_schema.py
 
-bench: venv  ## cost and speed against plain sampling; one thread, as idle ones that spin would slow either side at random
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/against_vanilla.py --out benchmarks/results/against_vanilla.json
-
-	$(BIN)/python benchmarks/batch.py --out benchmarks/results/batch.json
+bench: venv  ## cost and speed against plain sampling, how they grow, memory (half an hour, on an idle machine)
+	for name in against_vanilla against_naive scaling memory; do \
+	  $(BIN)/python -m benchmarks.$$name --threads $(THREADS) --out benchmarks/results/$$name.json || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.tables
 
 demo-model: venv  ## train the bundled model again
 	$(BIN)/python scripts/train_demo_model.py

@@ -70,7 +70,7 @@ def main() -> None:
     max_tokens = 8 if arguments.quick else arguments.max_tokens
     task = Task(prompt, rubric, RainConfig.preset("paper"), arguments.seed, max_tokens)
     rows = _compared(engine, task)
-    report.add("against_naive", "`paper` against an engine without a cache; per simulation", rows)
+    report.add("`paper` against an engine without a cache; per simulation", rows)
     report.write()
 
 

@@ -46,13 +46,13 @@ def main() -> None:
     engine = demo_engine()
     num_prompts = 4 if arguments.quick else arguments.num_prompts
     prompts = demo_prompts(num_prompts // 2, num_prompts - num_prompts // 2, arguments.seed)
-    report.add("all", "Demo model, all prompts; per answer", _by_preset(engine, prompts, arguments))
+    report.add("Demo model, all prompts; per answer", _by_preset(engine, prompts, arguments))
     found = _prompts_with_nothing_wrong(engine, arguments, num_prompts)
     report.add(
         "nothing_wrong", "Demo model, prompts with nothing wrong; per answer", _harmless(engine, found, arguments)
     )
-    report.add("random", "Random weights, nothing found wrong; per answer", _random(arguments))
-    report.add("passes", "Forward passes a simulation of `paper`", _passes(engine, prompts, arguments))
+    report.add("Random weights, nothing found wrong; per answer", _random(arguments))
+    report.add("Forward passes a simulation of `paper`", _passes(engine, prompts, arguments))
     report.write()
 
 

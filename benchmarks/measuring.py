@@ -92,16 +92,16 @@ class Report:
 
     Attributes:
         arguments: of the command line.
-        tables: rows by the name of the table.
+        tables: rows by the title of the table.
     """
 
     arguments: argparse.Namespace
     tables: dict[str, list[Row]] = field(default_factory=dict)
 
-    def add(self, name: str, title: str, rows: Iterable[Row]) -> None:
+    def add(self, title: str, rows: Iterable[Row]) -> None:
         """Prints a table, and keeps it."""
-        self.tables[name] = list(rows)
-        Console(width=None if os.isatty(1) else 200).print(_rendered(title, self.tables[name]))
+        self.tables[title] = list(rows)
+        Console(width=None if os.isatty(1) else 200).print(_rendered(title, self.tables[title]))
 
     def write(self) -> None:
         """Prints what all of it was measured on, and writes it where `--out` says."""
@@ -117,11 +117,12 @@ def _rendered(title: str, rows: Sequence[Row]) -> Table:
     for number, name in enumerate(rows[0] if rows else ()):
         table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(_told, row.values()))
+        table.add_row(*map(told, row.values()))
     return table
 
 
-def _told(figure: str | float | None) -> str:
+def told(figure: str | float | None) -> str:
+    """A figure as tables show it: to three digits."""
     if figure is None or isinstance(figure, str):
         return figure or "-"
     return f"{figure:.3g}" if isinstance(figure, float) and abs(figure) < 1000 else f"{figure:.0f}"

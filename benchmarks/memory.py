@@ -52,10 +52,10 @@ def main() -> None:
     report = begin(arguments)
     engine = demo_engine()
     guard = Guard(RainConfig.preset("balanced"), arguments.seed)
-    report.add("process", "Resident memory over requests, MiB", _over_requests(engine, guard, arguments))
+    report.add("Resident memory over requests, MiB", _over_requests(engine, guard, arguments))
     num_prompts = 4 if arguments.quick else arguments.num_prompts
     prompts = demo_prompts(num_prompts // 2, num_prompts - num_prompts // 2, arguments.seed)
-    report.add("cache", f"{len(prompts)} conversations at once, within limits", _within_limits(engine, guard, prompts))
+    report.add(f"{len(prompts)} conversations at once, within limits", _within_limits(engine, guard, prompts))
     report.write()
 
 

@@ -50,7 +50,7 @@ def main() -> None:
         "sharing": "The second request of the same system prompt and rubric",
     }
     for part in arguments.parts:
-        report.add(part, titles[part], PARTS[part](arguments))
+        report.add(titles[part], PARTS[part](arguments))
     report.write()
 
 

@@ -32,8 +32,7 @@ from langchain_rain.llms import RainLLM
 from langchain_rain.rubrics import Rubric
 from langchain_rain.search.protocol import derive_search_seed
 
-
-TABLE_WIDTH = 132
+TABLE_WIDTH = 140
 """Characters that the table takes at least, so that no figure is cut off."""
 
 
