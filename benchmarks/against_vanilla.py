@@ -48,9 +48,7 @@ def main() -> None:
     prompts = demo_prompts(num_prompts // 2, num_prompts - num_prompts // 2, arguments.seed)
     report.add("Demo model, all prompts; per answer", _by_preset(engine, prompts, arguments))
     found = _prompts_with_nothing_wrong(engine, arguments, num_prompts)
-    report.add(
-        "nothing_wrong", "Demo model, prompts with nothing wrong; per answer", _harmless(engine, found, arguments)
-    )
+    report.add("Demo model, prompts with nothing wrong; per answer", _nothing_wrong(engine, found, arguments))
     report.add("Random weights, nothing found wrong; per answer", _random(arguments))
     report.add("Forward passes a simulation of `paper`", _passes(engine, prompts, arguments))
     report.write()
@@ -85,7 +83,7 @@ def _prompts_with_nothing_wrong(
     return found
 
 
-def _harmless(
+def _nothing_wrong(
     engine: TransformersEngine, found: dict[tuple[str, str], list[str]], arguments: argparse.Namespace
 ) -> Iterator[Row]:
     for (preset, kind), prompts in found.items():
