@@ -147,7 +147,7 @@ def _passes(engine: TransformersEngine, prompts: Sequence[str], arguments: argpa
 def _observe(guard: Guard, engine: TransformersEngine, prompt: str) -> Simulations:
     engine, seen = new_engine(engine), Simulations()
     with counted_passes(engine.model) as shapes:
-        job = guard.begin(engine, prompt).job
+        job = guard.begin(guard.llm(engine), prompt).job
         drivers.run(replace(job, steps=_observed(job.steps, seen, shapes)))
     return seen
 

@@ -131,9 +131,10 @@ def _within_limits(engine: TransformersEngine, guard: Guard, prompts: Sequence[s
 
 def _answered(engine: TransformersEngine, guard: Guard, prompts: Sequence[str], limit: int | None) -> Answered:
     watched = Watched(engine.model, engine.tokenizer, name=engine.name, max_cache_bytes=limit)
+    llm = guard.llm(watched)
 
     def answer_all() -> list[Any]:
-        jobs = [guard.begin(watched, prompt).job for prompt in prompts]
+        jobs = [guard.begin(llm, prompt).job for prompt in prompts]
         return drivers.run_batch(jobs, max_concurrent=len(jobs))
 
     with counted_passes(engine.model) as shapes:

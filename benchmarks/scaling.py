@@ -228,7 +228,7 @@ def _sharing(arguments: argparse.Namespace) -> Iterator[Row]:
 
 def _question(guard: Guard, engine: TransformersEngine, prompt: str) -> Sequence[str]:
     """The tokens of the question about the beginning of an answer."""
-    answer = replace(guard, finds_nothing_wrong=False).begin(engine, prompt)
+    answer = replace(guard, finds_nothing_wrong=False).begin(guard.llm(engine), prompt)
     try:
         judge = answer.search.judge
         assert isinstance(judge, RubricJudge)

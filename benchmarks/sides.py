@@ -63,9 +63,12 @@ class Guard:
     max_tokens: int = 256
     finds_nothing_wrong: bool = False
 
-    def begin(self, engine: TransformersEngine, prompt: str) -> Answer:
-        """Begins an answer, just as `RainLLM` does."""
-        llm = RainLLM(model=engine, rubric=UNTRIED, config=self.config, seed=self.seed, max_tokens=self.max_tokens)
+    def llm(self, engine: TransformersEngine) -> RainLLM:
+        """Who answers; made once, and no part of what is timed."""
+        return RainLLM(model=engine, rubric=UNTRIED, config=self.config, seed=self.seed, max_tokens=self.max_tokens)
+
+    def begin(self, llm: RainLLM, prompt: str) -> Answer:
+        """Begins an answer, just as `llm` does."""
         answer = llm.begin(prompt, prompt, None, calls=Calls())
         if self.finds_nothing_wrong:
             answer.search.judge = NothingWrong(answer.search.judge)
@@ -79,15 +82,17 @@ def new_engine(engine: TransformersEngine) -> TransformersEngine:
 
 def run_rain(guard: Guard, engine: TransformersEngine, prompt: str) -> Run:
     """Answers a prompt by RAIN."""
-    outcome, seconds = timed(lambda: drivers.run(guard.begin(engine, prompt).job), engine.model.device)
+    llm = guard.llm(engine)
+    outcome, seconds = timed(lambda: drivers.run(guard.begin(llm, prompt).job), engine.model.device)
     return run_of(outcome, seconds)
 
 
 def run_rain_on_all(guard: Guard, engine: TransformersEngine, prompts: Sequence[str]) -> Run:
     """Answers prompts by RAIN, all at once."""
+    llm = guard.llm(engine)
 
     def answer_all() -> list[drivers.Outcome[SearchResult] | Exception]:
-        jobs = [guard.begin(engine, prompt).job for prompt in prompts]
+        jobs = [guard.begin(llm, prompt).job for prompt in prompts]
         return drivers.run_batch(jobs, max_concurrent=len(jobs))
 
     with counted_passes(engine.model) as shapes:
