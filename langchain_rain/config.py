@@ -10,7 +10,7 @@ from langchain_rain.search.config import SearchConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "balanced": {},
-    "fast": {"segment_lengths": (16, 32, 64), "hold_back": 0, "max_simulations": 16, "proposals": "resampled"},
+    "fast": {"segment_lengths": (24, 48, 96), "hold_back": 0, "max_simulations": 16, "proposals": "resampled"},
     "thorough": {
         "adaptive": False,
         "temperature": 1.0,
@@ -141,7 +141,7 @@ class RainConfig(BaseModel):
         "off in `paper`, where every token set is searched.",
     )
     segment_lengths: tuple[int, ...] = Field(
-        default=(8, 16, 32),
+        default=(12, 24, 48),
         min_length=1,
         description="Tokens that are drafted, to the end of their last clause, before they are judged: first, after "
         "one segment that passed, and so on; the last repeats. Ours.",

@@ -128,7 +128,7 @@ PAPER = {
     "calibrates": False,
     "num_parallel_leaves": 1,
     "adaptive": False,
-    "segment_lengths": (8, 16, 32),
+    "segment_lengths": (12, 24, 48),
     "hold_back": 1,
 }
 
@@ -153,7 +153,7 @@ def test_balanced_is_the_default_and_searches_only_where_a_draft_fails() -> None
 
 
 def test_fast_judges_less_often_and_gives_up_earlier() -> None:
-    changed = {"segment_lengths": (16, 32, 64), "hold_back": 0, "max_simulations": 16, "proposals": "resampled"}
+    changed = {"segment_lengths": (24, 48, 96), "hold_back": 0, "max_simulations": 16, "proposals": "resampled"}
     assert RainConfig.preset("fast").model_dump() == RainConfig().model_dump() | changed
 
 

@@ -39,7 +39,7 @@ class SearchConfig:
     proposals: Proposals = "resampled"
     num_parallel_leaves: int = 1
     adaptive: bool = False
-    segment_lengths: tuple[int, ...] = (8, 16, 32)
+    segment_lengths: tuple[int, ...] = (12, 24, 48)
     hold_back: int = 0
 
     def token_set_length(self, depth: int) -> int:
