@@ -15,7 +15,8 @@ def usage_of(
 ) -> UsageMetadata | None:
     """The usage of an answer; None if a chat model did not tell its own.
 
-    `total_tokens` is all that went through a model. Of a model in this process the conversation is the input, and all
+    `total_tokens` is all that went through a model, with what it had read before (`cache_read`), and with the last token
+    of an answer, which comes out and need not go in. Of a model in this process the conversation is the input, and all
     else output; a chat model says itself what was its input, drafts and judgements together. `output_token_details`
     splits the output into kept, discarded and judging tokens.
 
@@ -37,13 +38,15 @@ def usage_of(
     else:
         num_kept = answer.search.num_satisfied_tokens
     num_input = answer.search.context.num_prompt_tokens + cost.input_positions
-    num_discarded = max(0, cost.token_positions - num_input - cost.judging_positions - num_kept)
+    num_read = cost.token_positions + cost.cached_positions
+    num_discarded = max(0, num_read - num_input - cost.judging_positions - num_kept)
     num_output = num_kept + num_discarded + cost.judging_positions
+    cached = InputTokenDetails(cache_read=cost.cached_positions) if cost.cached_positions else InputTokenDetails()
     details = {"kept": num_kept, "discarded": num_discarded, "judging": cost.judging_positions}
     return UsageMetadata(
         input_tokens=num_input,
         output_tokens=num_output,
         total_tokens=num_input + num_output,
-        input_token_details=InputTokenDetails(),
+        input_token_details=cached,
         output_token_details=OutputTokenDetails(**details),  # type: ignore[typeddict-item]  # more keys are allowed
     )

@@ -141,7 +141,10 @@ def test_a_seed_that_is_not_given_is_drawn_and_told_and_repeats_the_answer() -> 
     first, second = (rain_info(tiny_llm(seed=None, on_unsatisfied="best"), TINY_PROMPT) for _ in range(2))
     assert first["seed"] != second["seed"]
     again = rain_info(tiny_llm(seed=first["seed"], on_unsatisfied="best"), TINY_PROMPT)
-    assert again == first
+    costs = ("forward_passes", "token_positions")  # what was computed for the first is still there
+    assert {name: each for name, each in again.items() if name not in costs} == {
+        name: each for name, each in first.items() if name not in costs
+    }
 
 
 def test_prompts_of_one_batch_do_not_share_their_draws() -> None:
@@ -262,7 +265,7 @@ def test_the_last_chunk_alone_tells_what_happened() -> None:
 def stops_in_tiny_answers() -> tuple[tuple[int, str], ...]:
     """Seeds, and for each two characters of its answer, which may lie on either side of the edge of a token set."""
     texts = {seed: tiny_llm(seed=seed, on_unsatisfied="best").invoke(TINY_PROMPT) for seed in range(2)}
-    return tuple((seed, texts[seed][at : at + 2]) for seed, at in ((0, 1), (1, 4)))
+    return tuple((seed, texts[seed][at : at + 2]) for seed, at in ((0, 7), (1, 9)))
 
 
 async def test_a_stop_string_is_honoured_everywhere_and_never_seen() -> None:

@@ -24,7 +24,7 @@ def test_the_demo_example_answers_every_step(capsys: pytest.CaptureFixture[str])
 
 
 EXAMPLES = {
-    "chat_chain.py": ["I am sorry", "stop; value", "'judging':"],
+    "chat_chain.py": ["I cannot do that", "stop; value", "'judging':"],
     "streaming_chat.py": ["1) ", "'rain_commit':"],
     "langgraph_chat.py": ["I will not help", "(2 messages in the state)"],
     "own_rules.py": ["Anna Berg", "politeness & contact_details & no_numbers", "'no_phone_number': 1.0"],

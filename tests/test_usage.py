@@ -129,13 +129,30 @@ def test_of_the_bundled_model_every_position_is_counted_once(is_harmless: bool) 
     assert usage is not None
     details: Any = usage["output_token_details"]
     assert usage["output_tokens"] == details["kept"] + details["discarded"] + details["judging"]
-    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] == rain["token_positions"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    # What the judge was tried on begins like this conversation; the last token of an answer need not be read.
+    num_read = rain["token_positions"] + usage["input_token_details"].get("cache_read", 0)
+    assert usage["total_tokens"] - num_read in (0, 1)
     engine = load_engine("demo")
     assert isinstance(engine, ChatEngine)
     context = engine.open(Dialogue((HumanMessage(question),)), max_tokens=12)
     assert usage["input_tokens"] == context.num_prompt_tokens
     assert details["kept"] == rain["num_tokens"] or not rain["is_satisfied"]
-    assert min(details["discarded"], details["judging"]) > 0
+    assert details["judging"] > 0
+
+
+def test_what_is_read_from_the_cache_is_told_and_counted_as_input() -> None:
+    chat = ChatRain(seed=3, max_tokens=12)
+    first, second = (chat.invoke("How do I wash the bike?") for _ in range(2))
+    assert first.usage_metadata is not None
+    assert second.usage_metadata is not None
+    assert second.content == first.content
+    assert second.usage_metadata["input_tokens"] == first.usage_metadata["input_tokens"]
+    # All but the last token, of which the model is asked what follows.
+    cached = second.usage_metadata["input_token_details"].get("cache_read")
+    assert cached == second.usage_metadata["input_tokens"] - 1
+    positions = [each.response_metadata["rain"]["token_positions"] for each in (first, second)]
+    assert positions[1] < positions[0]
 
 
 def test_judgements_of_a_function_cost_nothing() -> None:

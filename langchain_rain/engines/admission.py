@@ -9,12 +9,13 @@ positions.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from langchain_rain.engines.base import Ticket
 from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
 from langchain_rain.engines.wants import Place
 from langchain_rain.engines.work import Work
-from langchain_rain.errors import EngineError
+from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import Context
 
 CACHE_MARGIN = 200
@@ -38,6 +39,16 @@ class CacheLimit:
 
     num_tokens: int
     said: str
+
+
+def check_limit(argument: str, value: Any) -> None:
+    """Checks what a caller gives as a limit.
+
+    Raises:
+        RainConfigError: it is neither None nor a positive whole number.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise RainConfigError(f"{argument}: a positive whole number or None is allowed, given {value!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +80,9 @@ class Admission:
         self._held: dict[Ticket, list[CachedToken]] = {}
 
     def open(self, context: Context, num_tokens: int) -> None:
-        """Makes room for a conversation of so many tokens, prompt and answer."""
-        self._set_share(context, CACHE_FACTOR * (num_tokens + CACHE_MARGIN))
+        """Makes room for a conversation of so many tokens, prompt and answer; once."""
+        if context not in self._shares:
+            self._set_share(context, CACHE_FACTOR * (num_tokens + CACHE_MARGIN))
 
     def close(self, context: Context) -> None:
         """Takes back the room of a conversation; what is then too much is forgotten."""

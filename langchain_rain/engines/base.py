@@ -41,6 +41,7 @@ class Cost:
         token_positions: new ones that went through a model.
         judging_positions: those of them that went into judgements.
         input_positions: those of them that a model behind an interface counts as its input, for whatever purpose.
+        cached_positions: of prompts that did not go through a model again, as an earlier text begins alike.
         num_estimated: calls whose model did not tell what they took, so that their positions are estimated.
     """
 
@@ -48,6 +49,7 @@ class Cost:
     token_positions: int = 0
     judging_positions: int = 0
     input_positions: int = 0
+    cached_positions: int = 0
     num_estimated: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -56,6 +58,7 @@ class Cost:
             self.token_positions + other.token_positions,
             self.judging_positions + other.judging_positions,
             self.input_positions + other.input_positions,
+            self.cached_positions + other.cached_positions,
             self.num_estimated + other.num_estimated,
         )
 
@@ -68,10 +71,12 @@ class StepReport:
         finished: replies, or exceptions in their place, of the requests that are done.
         positions: new token positions of each request that took part in the forward pass; empty if there was none.
             A position that serves several requests counts for the first.
+        cached: of the first request of a conversation, how much of the prompt was there already.
     """
 
     finished: Mapping[Ticket, Any] = field(default_factory=dict)
     positions: Mapping[Ticket, int] = field(default_factory=dict)
+    cached: Mapping[Ticket, int] = field(default_factory=dict)
 
 
 class Listener(Protocol):

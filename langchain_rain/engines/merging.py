@@ -93,7 +93,7 @@ class StepperChannel:
     def _step(self) -> None:
         try:
             report = self._engine.step()
-            finished, positions = report.finished, report.positions
+            finished, positions, cached = report.finished, report.positions, report.cached
         except BaseException as error:  # the step belongs to all; whoever waits is told, nobody hangs
             logger.exception("The engine %s failed.", self._engine.name)
             for ticket in self._waiting:
@@ -101,13 +101,16 @@ class StepperChannel:
             finished = {
                 ticket: _failure(self._engine.name, error, request) for ticket, (_, _, request) in self._waiting.items()
             }
-            positions = {}
-        self._tell(finished, positions)
+            positions, cached = {}, {}
+        self._tell(finished, positions, cached)
 
-    def _tell(self, finished: Mapping[Ticket, Any], positions: Mapping[Ticket, int]) -> None:
+    def _tell(
+        self, finished: Mapping[Ticket, Any], positions: Mapping[Ticket, int], cached: Mapping[Ticket, int]
+    ) -> None:
         """Tells every listener once, in the order of their oldest request."""
         spent: dict[int, int] = {}
         judging: Counter[int] = Counter()
+        found: Counter[int] = Counter()
         replies: dict[int, dict[int, Any]] = {}
         listeners: dict[int, Listener] = {}
         for ticket, (listener, number, request) in list(self._waiting.items()):
@@ -116,12 +119,13 @@ class StepperChannel:
             if ticket in positions:
                 spent[id(listener)] = spent.get(id(listener), 0) + positions[ticket]
                 judging[id(listener)] += positions[ticket] if isinstance(request, Score) else 0
+                found[id(listener)] += cached.get(ticket, 0)
             if ticket in finished:
                 del self._waiting[ticket]
                 reply = _checked(request, finished[ticket], self._engine.name)
                 replies.setdefault(id(listener), {})[number] = reply
         for key, listener in listeners.items():
-            cost = Cost(1, spent[key], judging[key]) if key in spent else Cost()
+            cost = Cost(1, spent[key], judging[key], cached_positions=found[key]) if key in spent else Cost()
             self._do(partial(listener.on_progress, cost, replies.get(key, {})))
 
 

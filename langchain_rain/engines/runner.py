@@ -40,10 +40,12 @@ class Ran:
         answers: to all wants of those that were asked, or an error in their place; who is not here has to wait.
         positions: new token positions of each that took part in the forward pass; one that serves several counts for
             the first.
+        cached: of each that is the first of its conversation, how much of the prompt was there already.
     """
 
     answers: Mapping[Ticket, Sequence[Got] | EngineError] = field(default_factory=dict)
     positions: Mapping[Ticket, int] = field(default_factory=dict)
+    cached: Mapping[Ticket, int] = field(default_factory=dict)
 
 
 class Runner(Protocol):

@@ -15,6 +15,7 @@ from langchain_core.embeddings import Embeddings
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from langchain_rain.engines.admission import check_limit
 from langchain_rain.engines.base import StepReport, Ticket
 from langchain_rain.engines.conversation import Conversation
 from langchain_rain.engines.dialogue import Dialogue
@@ -23,7 +24,7 @@ from langchain_rain.engines.families import check_model, eos_token_ids, why_not_
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.engines.recomputing import RecomputingRunner
-from langchain_rain.engines.runner import CacheInfo, Runner
+from langchain_rain.engines.runner import CacheInfo, Ran, Runner
 from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.tree_runner import TreeRunner, limit_of
 from langchain_rain.engines.wants import Place
@@ -230,7 +231,7 @@ class TransformersEngine:
             for ticket, work in self._pending.items()
             if not isinstance(work, Exception) and work.reply is None
         }
-        positions = self._advance(working)
+        ran = self._advance(working)
         finished = {}
         for ticket, work in list(self._pending.items()):
             reply = work if isinstance(work, Exception) else work.reply
@@ -238,7 +239,7 @@ class TransformersEngine:
                 finished[ticket] = reply
                 self._runner.release(ticket)
                 del self._pending[ticket]
-        return StepReport(finished, positions)
+        return StepReport(finished, ran.positions, ran.cached)
 
     def _work(self, request: Request) -> Work:
         conversation = self._conversations.get(request.context)
@@ -271,13 +272,13 @@ class TransformersEngine:
             )
         return ScoreWork(request, tokens, self._codec.options_token_ids(request.options))
 
-    def _advance(self, working: Mapping[Ticket, Work]) -> Mapping[Ticket, int]:
-        """Moves all work one step forward; returns the new positions of each that took part."""
+    def _advance(self, working: Mapping[Ticket, Work]) -> Ran:
+        """Moves all work one step forward; returns what that took."""
         if self.embeddings is not None:
             self._embed_texts([work for work in working.values() if isinstance(work, EmbedWork)])
             working = {ticket: work for ticket, work in working.items() if work.reply is None}
         if not working:
-            return {}
+            return Ran()
         try:
             ran = self._runner.run(working)
         except BaseException:
@@ -288,7 +289,7 @@ class TransformersEngine:
                 self._pending[ticket] = answers
             else:
                 working[ticket].take(answers)
-        return ran.positions
+        return ran
 
     def _embed_texts(self, works: Sequence[EmbedWork]) -> None:
         """Answers `Embed` by the encoder, all of a step in one batch."""
@@ -308,6 +309,8 @@ class TransformersEngine:
 
 
 def _runner(model: Any, name: str, *, max_cache_tokens: int | None, max_cache_bytes: int | None) -> Runner:
+    check_limit("max_cache_tokens", max_cache_tokens)
+    check_limit("max_cache_bytes", max_cache_bytes)
     reason = why_not_cached(model)
     if reason is not None:
         warnings.warn(f"{name} computes every text anew, which takes long: {reason}.", UserWarning, stacklevel=3)

@@ -67,6 +67,7 @@ class TreeRunner:
         self._cache = TreeCache()
         self._admission = Admission(name, limit)
         self._tree = self._admission.tree
+        self._begun: set[Context] = set()
 
     @property
     def cache_info(self) -> CacheInfo:
@@ -80,6 +81,7 @@ class TreeRunner:
 
     def close(self, context: Context) -> None:
         """See `Runner`; memory beyond what the others need is given back."""
+        self._begun.discard(context)
         self._admission.close(context)
         if self._cache.capacity > self._tree.max_tokens:
             self._cache.compact(self._tree.compact(), self._tree.max_tokens)
@@ -101,20 +103,18 @@ class TreeRunner:
         """
         admitted, refused = self._admission.admit(works)
         try:
-            answers, positions = self._run({ticket: works[ticket] for ticket in admitted}, admitted)
+            ran = self._run({ticket: works[ticket] for ticket in admitted}, admitted)
         except BaseException:
             self.clear()
             raise
         for ticket in admitted:
             if works[ticket].is_passing:
                 self._admission.let_pass(ticket)
-        return Ran({**refused, **answers}, positions)
+        return Ran({**refused, **ran.answers}, ran.positions, ran.cached)
 
-    def _run(
-        self, works: Mapping[Ticket, Work], admitted: Mapping[Ticket, Admitted]
-    ) -> tuple[dict[Ticket, list[Got]], dict[Ticket, int]]:
+    def _run(self, works: Mapping[Ticket, Work], admitted: Mapping[Ticket, Admitted]) -> Ran:
         if not works:
-            return {}, {}
+            return Ran()
         to_fill = {node: ticket for ticket, each in admitted.items() for node in each.new}
         asked = _Asked([], [], [], [])
         took_part = []
@@ -138,7 +138,22 @@ class TreeRunner:
             for ticket, work in works.items()
         }
         counts = Counter(to_fill.values())
-        return answers, {ticket: counts[ticket] for ticket in took_part}
+        positions = {ticket: counts[ticket] for ticket in took_part}
+        return Ran(answers, positions, self._found_of_prompts(works, to_fill))
+
+    def _found_of_prompts(
+        self, works: Mapping[Ticket, Work], to_fill: Mapping[CachedToken, Ticket]
+    ) -> dict[Ticket, int]:
+        """How much was there already of the prompts of conversations that begin."""
+        begins = {}
+        for ticket, work in works.items():
+            if not work.is_passing and work.context not in self._begun:
+                self._begun.add(work.context)
+                begins[ticket] = work.context.num_prompt_tokens
+        computed = Counter(
+            ticket for node, ticket in to_fill.items() if ticket in begins and node.position < begins[ticket]
+        )
+        return {ticket: num_tokens - computed[ticket] for ticket, num_tokens in begins.items()}
 
     def _feeds(
         self, to_fill: Mapping[CachedToken, Ticket], works: Mapping[Ticket, Work], asked: _Asked
@@ -165,7 +180,8 @@ class TreeRunner:
         get: Callable[[], list[Got]] = list
         if asked.wants:
             rows = [logits.row_of[node] for node in asked.nodes]
-            get = sampled(asked.wants, rows, torch.cat(logits.parts), to_host)
+            together = logits.parts[0] if len(logits.parts) == 1 else torch.cat(logits.parts)
+            get = sampled(asked.wants, rows, together, to_host)
         soundness = to_host.add(logits.is_sound) if logits.is_sound is not None else None
         directions = self._directions(asked)
         vectors = to_host.add(directions) if directions is not None else None
@@ -229,20 +245,18 @@ def limit_of(model: Any, *, max_cache_tokens: int | None, max_cache_bytes: int |
     """The narrower one of the limits that a caller has given.
 
     Raises:
-        RainConfigError: one of them is no positive whole number, or less than one token takes.
+        RainConfigError: the memory is less than one token takes.
     """
     limits = []
-    for argument, value in {"max_cache_tokens": max_cache_tokens, "max_cache_bytes": max_cache_bytes}.items():
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise RainConfigError(f"{argument}: a positive whole number or None is allowed, given {value!r}.")
-        num_tokens = value if argument == "max_cache_tokens" else value // bytes_per_token(model)
-        if not num_tokens:
+    if max_cache_tokens is not None:
+        limits.append(CacheLimit(max_cache_tokens, f"max_cache_tokens={max_cache_tokens}"))
+    if max_cache_bytes is not None:
+        per_token = bytes_per_token(model)
+        if max_cache_bytes < per_token:
             raise RainConfigError(
-                f"{argument}: the cache takes {bytes_per_token(model)} bytes a token, given {value!r} for all of it."
+                f"max_cache_bytes: the cache takes {per_token} bytes a token, given {max_cache_bytes!r} for all of it."
             )
-        limits.append(CacheLimit(num_tokens, f"{argument}={value}"))
+        limits.append(CacheLimit(max_cache_bytes // per_token, f"max_cache_bytes={max_cache_bytes}"))
     return min(limits, key=lambda each: each.num_tokens, default=None)
 
 
