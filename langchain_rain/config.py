@@ -80,16 +80,23 @@ class RainConfig(BaseModel):
         description="Simulations per token set, or where a draft has failed; T. Ours; 50 in `paper` (code).",
     )
     min_further_simulations: int = Field(
-        default=15, ge=1, le=100_000, description="Always allowed after a move, up to max_simulations. Code."
+        default=15,
+        ge=1,
+        le=100_000,
+        description="Always allowed after a move, up to max_simulations. Of no effect with `adaptive`. Code.",
     )
     min_visits: int = Field(
         default=6,
         ge=0,
         le=100_000,
-        description="The best child needs more visits to stop; T_m. Code (TruthfulQA: 16, AdvBench: 5).",
+        description="The best child needs more visits to stop; T_m. Of no effect with `adaptive`, where one text that "
+        "passes is enough. Code (TruthfulQA: 16, AdvBench: 5).",
     )
     value_threshold: float = Field(
-        default=0.8, ge=-1, le=1, description="The best child needs a higher value to stop the search; V. Code."
+        default=0.8,
+        ge=-1,
+        le=1,
+        description="The best child needs a higher value to stop the search; with `adaptive` a draft to pass; V. Code.",
     )
     accept_value: float = Field(
         default=0.0,
@@ -143,27 +150,29 @@ class RainConfig(BaseModel):
     segment_lengths: tuple[int, ...] = Field(
         default=(12, 24, 48),
         min_length=1,
-        description="Tokens that are drafted, to the end of their last clause, before they are judged: first, after "
-        "one segment that passed, and so on; the last repeats. Ours.",
+        description="With `adaptive`: tokens that are drafted, to the end of their last clause, before they are judged: "
+        "at first, after one segment that passed, and so on; the last repeats. Ours.",
     )
     hold_back: int = Field(
         default=1,
         ge=0,
         le=100,
-        description="Segments that passed and are not released yet, so that the search can take them back. Ours.",
+        description="With `adaptive`: segments that passed and are not released yet, so that the search can take them "
+        "back. Ours.",
     )
     lookahead: int = Field(
         default=8,
         ge=0,
         le=1000,
-        description="Requests of the simulations to come that may be under way: fewer forward passes one after "
-        "another, more token positions (which count towards budgets), the same answer up to rounding. Ours; 0 asks "
-        "nothing ahead.",
+        description="Requests of the simulations to come that may be under way (with `adaptive` the next clause, while "
+        "a draft is judged): fewer forward passes one after another, more token positions (which count towards "
+        "budgets), the same answer up to rounding. Ours; 0 asks nothing ahead.",
     )
     proposals: Literal["resampled", "principled"] = Field(
         default="principled",
         description='Drafts of a chat model after one that failed: drawn again ("resampled"), or told what the rubric '
-        'wants ("principled"). Of no effect where token sets are searched. Ours; "resampled" in `paper`.',
+        'wants ("principled"); with `adaptive` clauses are asked for so where a search has found nothing. Of no effect '
+        'where every token set is searched. Ours; "resampled" in `paper`.',
     )
     scoring: Literal["binary", "probability"] = Field(
         default="binary", description='How option probabilities become a value: "binary" (code), "probability" (paper).'
