@@ -150,8 +150,8 @@ class RainConfig(BaseModel):
     segment_lengths: tuple[int, ...] = Field(
         default=(12, 24, 48),
         min_length=1,
-        description="With `adaptive`: tokens that are drafted, to the end of their last clause, before they are judged: "
-        "at first, after one segment that passed, and so on; the last repeats. Ours.",
+        description="With `adaptive`: tokens that are drafted, to the end of their last clause, before they are "
+        "judged: at first, after one segment that passed, and so on; the last repeats. Ours.",
     )
     hold_back: int = Field(
         default=1,

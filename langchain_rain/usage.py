@@ -15,10 +15,10 @@ def usage_of(
 ) -> UsageMetadata | None:
     """The usage of an answer; None if a chat model did not tell its own.
 
-    `total_tokens` is all that went through a model, with what it had read before (`cache_read`), and with the last token
-    of an answer, which comes out and need not go in. Of a model in this process the conversation is the input, and all
-    else output; a chat model says itself what was its input, drafts and judgements together. `output_token_details`
-    splits the output into kept, discarded and judging tokens.
+    `total_tokens` is all that went through a model, with what it had read before (`cache_read`), and with the last
+    token of an answer, which comes out and need not go in. Of a model in this process the conversation is the input,
+    and all else output; a chat model says itself what was its input, drafts and judgements together.
+    `output_token_details` splits the output into kept, discarded and judging tokens.
 
     Args:
         answer: the answer.
