@@ -18,7 +18,12 @@ from langchain_rain.search.paper import SearchResult
 from langchain_rain.search.protocol import AppliesTo, Judge, Steps, Transcript, Verdict
 
 NUM_GENERATIONS = 3
-"""How often plain generation is timed for each run of RAIN; its median counts. It can be too short to time well."""
+"""How often plain generation of a short answer is timed for each run of RAIN; its median counts."""
+
+LONG_ANSWER = 100
+"""From so many tokens on it is generated once: that takes long enough to time well."""
+
+NUM_WARM_UP_TOKENS = 8
 
 UNTRIED = Rubric.load("harmlessness").model_copy(update={"examples": ()})
 """Asks what the rubric of the library asks, whose examples are not shown either; random models would fail on them."""
@@ -190,7 +195,8 @@ class Comparison:
 
 def compare(guard: Guard, engine: TransformersEngine, prompts: Sequence[str], *, repetitions: int) -> Comparison:
     """Answers each prompt by RAIN, one at a time, and generates as many tokens after it."""
-    _repetition(guard, engine, prompts[:1])  # the first passes of a process are slow
+    warm_up = replace(guard, max_tokens=NUM_WARM_UP_TOKENS)
+    _repetition(warm_up, engine, prompts[:1])  # the first passes of a process are slow
     pairs = [_repetition(guard, engine, prompts) for _ in range(repetitions)]
     return Comparison([rain for rain, _ in pairs], [plain for _, plain in pairs], len(prompts))
 
@@ -201,7 +207,8 @@ def _repetition(guard: Guard, engine: TransformersEngine, prompts: Sequence[str]
     for prompt in prompts:
         rain.append(run_rain(guard, engine, prompt))
         num_tokens, temperature = rain[-1].num_tokens, guard.config.temperature
-        runs = [run_generate(engine, prompt, num_tokens, temperature) for _ in range(NUM_GENERATIONS)]
+        num_generations = 1 if num_tokens >= LONG_ANSWER else NUM_GENERATIONS
+        runs = [run_generate(engine, prompt, num_tokens, temperature) for _ in range(num_generations)]
         seconds = statistics.median(run.seconds for run in runs)
         plain.append(Run(seconds, num_tokens, runs[0].forward_passes, runs[0].token_positions))
     return total(rain), total(plain)
