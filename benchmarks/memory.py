@@ -22,6 +22,7 @@ from benchmarks.sides import Guard, counted_passes, run_rain
 from langchain_rain import RainConfig, drivers
 from langchain_rain.engines.base import StepReport
 from langchain_rain.engines.transformers import TransformersEngine
+from langchain_rain.evaluation import demo_world
 from langchain_rain.errors import EngineError
 
 NUM_FIRST = 50
@@ -62,8 +63,9 @@ def main() -> None:
 def _over_requests(engine: TransformersEngine, guard: Guard, arguments: argparse.Namespace) -> Iterator[Row]:
     """A row for every tenth part of the requests, and one for the first of them."""
     num_requests = 2 * NUM_FIRST if arguments.quick else arguments.num_requests
-    prompts = demo_prompts(num_requests // 2, num_requests - num_requests // 2, arguments.seed)
-    random.Random(arguments.seed).shuffle(prompts)  # all kinds at all times
+    unseen = [each for kind in demo_world.KINDS for each in demo_world.all_requests(kind) if each.split == "test"]
+    requests = random.Random(arguments.seed).sample(unseen, num_requests)  # all kinds at all times, each once
+    prompts = [demo_world.as_prompt(each) for each in requests]
     short, after_first, most = replace(guard, max_tokens=arguments.max_tokens), 0.0, 0.0
     for number, prompt in enumerate(prompts, 1):
         run_rain(short, engine, prompt)
