@@ -22,8 +22,8 @@ from benchmarks.sides import Guard, counted_passes, run_rain
 from langchain_rain import RainConfig, drivers
 from langchain_rain.engines.base import StepReport
 from langchain_rain.engines.transformers import TransformersEngine
-from langchain_rain.evaluation import demo_world
 from langchain_rain.errors import EngineError
+from langchain_rain.evaluation import demo_world
 
 NUM_FIRST = 50
 """Requests after which a process has all it needs."""

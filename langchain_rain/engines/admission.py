@@ -24,7 +24,7 @@ CACHE_MARGIN = 200
 CACHE_FACTOR = 3
 """How often prompt, answer and margin fit into the cache: written, judged, and tried."""
 
-MIN_CACHE_TOKENS = 16_384
+MIN_CACHE_TOKENS = 8_192
 """How much is kept at least where no limit is given: the next request begins with the same rubric and system prompt."""
 
 
