@@ -28,7 +28,7 @@ from langchain_rain.search.protocol import (
     TokenSet,
     Verdict,
 )
-from langchain_rain.search.state import MIN_CLAUSE_TOKENS
+from langchain_rain.search.state import MIN_CLAUSE_TOKENS, MIN_REPAIR_TEMPERATURE
 from tests.scripted_games import RandomGame, ScriptedJudge, begin, games, judged
 from tests.test_lookahead import Paced, answer_of, pace_by_kind
 from tests.test_paper import NewestFirst, asked
@@ -207,6 +207,15 @@ def test_a_draft_that_fails_enters_the_tree_with_its_value() -> None:
     assert result.stop_reason == "dead_end"
     children = [(child.text, child.visit_count, child.value) for child in search.tree.root.children]
     assert children == [("ab.", 1, -1.0), ("x", 1, -1.0), ("y", 1, -1.0)]
+
+
+@pytest.mark.parametrize(("temperature", "of_search"), [(0.0, MIN_REPAIR_TEMPERATURE), (1.5, 1.5)])
+def test_where_a_draft_has_failed_nothing_is_sampled_too_cold_to_differ(temperature: float, of_search: float) -> None:
+    engine = Story({"": "ab."}, {"ab.": -1, "x": -1}, children={"": "x"}, guided={"": ["no"]})
+    config = replace(DRAFTING, temperature=temperature, max_simulations=1, num_children=1, proposals="principled")
+    play(engine, config)
+    assert [request.temperature for request in asked(engine, Rollout)] == [temperature, of_search, of_search]
+    assert [request.temperature for request in asked(engine, Expand)] == [of_search]
 
 
 def test_what_is_found_is_committed_with_what_was_rolled_out_to_judge_it() -> None:

@@ -23,6 +23,10 @@ MIN_CLAUSE_TOKENS = 4
 """A draft goes on for as many tokens before a mark ends its clause: the number of an item and a line end are none."""
 
 
+MIN_REPAIR_TEMPERATURE = 0.7
+"""Where a draft has failed nothing is sampled colder: the next best text would be the one that failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A part of the answer that was moved past and is not committed yet.
@@ -89,6 +93,12 @@ class Search:
         """Whether there is a criterion for finished answers, so that no beginning of one is known to satisfy."""
         return "final" in self.judge.applies_to
 
+    @property
+    def search_temperature(self) -> float:
+        """Of what is sampled to be searched."""
+        config = self.config
+        return max(config.temperature, MIN_REPAIR_TEMPERATURE) if config.adaptive else config.temperature
+
     def passes(self, verdict: Verdict) -> bool:
         """Whether a text stands that was judged so, without further simulations."""
         return verdict.value > self.config.value_threshold and verdict.satisfies(self.config.accept_value)
@@ -130,7 +140,7 @@ class Search:
             num_tokens=self.config.token_set_length(node.depth),
             num_draws=num_draws,
             top_k=self.config.top_k,
-            temperature=self.config.temperature,
+            temperature=self.search_temperature,
             seed=derive_seed(self.seed, Expand, node.prefix, node.num_expansions),
             exclude=frozenset(child.token_set.tokens for child in node.children if child.token_set is not None),
         )
@@ -142,7 +152,8 @@ class Search:
     def clause_after(self, clauses: Sequence[TokenSet]) -> Rollout:
         """Asks for the clause that follows the root and `clauses`."""
         prefix = self.tree.root.prefix + tuple(token for clause in clauses for token in clause.tokens)
-        return replace(self._rollout(prefix, ordinal=1), min_tokens=MIN_CLAUSE_TOKENS)
+        draft = self._rollout(prefix, ordinal=1)
+        return replace(draft, min_tokens=MIN_CLAUSE_TOKENS, temperature=self.config.temperature)
 
     def guided_clause(self, guidance: str, ordinal: int) -> Rollout:
         """Asks for the `ordinal`-th clause after the root that is written under `guidance`."""
@@ -156,7 +167,7 @@ class Search:
             prefix,
             until=self.config.rollout_until if stops_early else (),
             max_tokens=self.config.max_rollout_tokens if stops_early else None,
-            temperature=self.config.temperature,
+            temperature=self.search_temperature,
             seed=derive_seed(self.seed, Rollout, prefix, ordinal),
         )
 
