@@ -65,8 +65,8 @@ class RainConfig(BaseModel):
         ge=0,
         le=10,
         allow_inf_nan=False,
-        description="Of all sampling; 0 is greedy. With `adaptive` of drafts; where one has failed at least 0.7. Ours; 1 "
-        "in `paper` and `thorough` (code; AdvBench: 2).",
+        description="Of all sampling; 0 is greedy. With `adaptive` of drafts; where one has failed at least 0.7. Ours; "
+        "1 in `paper` and `thorough` (code; AdvBench: 2).",
     )
     c_puct: float = Field(
         default=2.0, ge=0, le=100, allow_inf_nan=False, description="Weight of exploration; c, equation 1. Paper."

@@ -211,7 +211,7 @@ def test_a_draft_that_fails_enters_the_tree_with_its_value() -> None:
 
 @pytest.mark.parametrize(("temperature", "of_search"), [(0.0, MIN_REPAIR_TEMPERATURE), (1.5, 1.5)])
 def test_where_a_draft_has_failed_nothing_is_sampled_too_cold_to_differ(temperature: float, of_search: float) -> None:
-    engine = Story({"": "ab."}, {"ab.": -1, "x": -1}, children={"": "x"}, guided={"": ["no"]})
+    engine = Story({"": "ab."}, {"ab.": -1, "x": -1, "no": -1}, children={"": "x"}, guided={"": ["no"]})
     config = replace(DRAFTING, temperature=temperature, max_simulations=1, num_children=1, proposals="principled")
     play(engine, config)
     assert [request.temperature for request in asked(engine, Rollout)] == [temperature, of_search, of_search]
