@@ -325,6 +325,39 @@ def test_a_segment_is_taken_back_where_nothing_that_follows_it_passes() -> None:
     assert result.num_rewound_tokens == 1 + 2  # from "ab" to "ax", from "ax" to "y"
 
 
+def test_what_was_taken_back_is_not_found_again() -> None:
+    ends: dict[str, FinishReason] = {"ab": "eos", "ax": "eos", "yc": "eos"}
+    engine = Story({"": "a", "a": "b", "y": "c"}, DEAD_END, children={"": "ay", "a": "x"}, ends=ends)
+    result, events = play(engine, replace(DRAFTING, max_simulations=6, hold_back=1))
+    assert told(events).count("judged a") == 2  # as a draft, and where it was taken back
+    assert (result.text, result.is_satisfied) == ("yc", True)
+
+
+@pytest.mark.parametrize("num_positions", range(3, 12))
+def test_a_budget_that_ends_a_taking_back_leaves_what_had_passed(num_positions: int) -> None:
+    engine = Story({"": "a", "a": "b"}, DEAD_END | {"y": -1}, children={"": "y", "a": "x"})
+    budget = Budget(max_forward_tokens=num_positions)
+    result, _ = play(engine, replace(DRAFTING, max_simulations=1, hold_back=1), budget=budget)
+    assert result.text == "a"
+
+
+def test_a_mark_alone_is_no_repair_and_an_end_only_where_nothing_else_is_found() -> None:
+    drafts = {"": "ab.", "ab.": "cd.", "ab.x": "y"}
+    ends: dict[str, FinishReason] = {"ab.xy": "eos", "ab.,z": "eos"}
+    children = {"ab.": ",x", "ab.,": "z"}
+    engine = Story(drafts, {"ab.cd.": -1, "ab.,z": -1}, children=children, ends=ends)
+    assert play(engine, replace(DRAFTING, max_simulations=6))[0].text == "ab.xy"
+    engine = Story({"": "ab.", "ab.": "cd."}, {"ab.cd.": -1}, children={"ab.": "!"}, ends={"ab.!": "eos"})
+    result, _ = play(engine)
+    assert (result.text, result.stop_reason, result.is_satisfied) == ("ab.!", "eos", True)
+
+
+def test_guided_clauses_without_a_token_are_no_answer() -> None:
+    engine = Story({"": "ab."}, {"ab.": -1, "x": -1}, children={"": "x"}, guided={"": ["", ""]})
+    config = replace(DRAFTING, max_simulations=1, num_children=2, proposals="principled")
+    assert play(engine, config)[0].stop_reason == "dead_end"
+
+
 def test_without_holding_back_nothing_is_taken_back() -> None:
     engine = Story({"": "a", "a": "b"}, DEAD_END, children={"": "y", "a": "x"})
     result, events = play(engine, replace(DRAFTING, max_simulations=1))

@@ -21,7 +21,7 @@ from langchain_rain.search.paper import (
     record_simulation,
     simulate,
 )
-from langchain_rain.search.protocol import Round, Steps, TokenSet, Verdict, ask, ask_all, together
+from langchain_rain.search.protocol import Round, Steps, Tokens, TokenSet, Verdict, ask, ask_all, together
 from langchain_rain.search.state import Search, Segment
 from langchain_rain.search.tree import backup
 
@@ -126,20 +126,27 @@ def _repair(search: Search, failed: Attempt) -> Steps[bool]:
     """
     root, held, attempts = search.tree.root, list(search.held), [failed]
     backup([search.tree.root.add_child(failed.token_set)], failed.verdict.value)  # a child whose value is known
-    found = yield from _find(search, attempts)
-    while found is None and search.held and search.num_taken_back < search.config.hold_back:
-        _take_back(search)
-        found = yield from _find(search, [])
+    found = None
+    try:
+        found = yield from _find(search, attempts)
+        while found is None and search.held and search.num_taken_back < search.config.hold_back:
+            dead_end = _take_back(search)
+            found = yield from _find(search, [], dead_end)
+    finally:  # a budget or an error may end it while a segment is taken back that had passed
+        if found is None:
+            search.tree.root, search.held = root, held
     if found is None:
-        search.tree.root, search.held = root, held
         found = _best(search, attempts)
     if found is not None:
         _move_on(search, found)
     return found is not None
 
 
-def _find(search: Search, attempts: list[Attempt]) -> Steps[Attempt | None]:
-    """Searches from the root for a text that passes; all that is tried is appended to `attempts`."""
+def _find(search: Search, attempts: list[Attempt], dead_end: Tokens | None = None) -> Steps[Attempt | None]:
+    """Searches from the root for a text that passes and does not begin with `dead_end`.
+
+    All that is tried is appended to `attempts`.
+    """
     config = search.config
     num_left = config.max_simulations
     while num_left > 0:
@@ -148,22 +155,33 @@ def _find(search: Search, attempts: list[Attempt]) -> Steps[Attempt | None]:
         for each in simulations:
             edges = [node.token_set for node in search.tree.path_to(each.leaf)[1:] if node.token_set is not None]
             attempts.append(Attempt(joined([*edges, each.rollout]), each.verdict))
-            if search.passes(each.verdict):
+            if _stands(search, attempts[-1], dead_end):
                 return attempts[-1]
-    return (yield from _find_guided(search, attempts)) if config.proposals == "principled" else None
+    return (yield from _find_guided(search, attempts, dead_end)) if config.proposals == "principled" else None
 
 
-def _find_guided(search: Search, attempts: list[Attempt]) -> Steps[Attempt | None]:
+def _stands(search: Search, attempt: Attempt, dead_end: Tokens | None) -> bool:
+    """Whether an attempt passes and says something: a mark alone, or the mere end, is judged as what was there before.
+
+    The end is taken nevertheless if nothing better is found (`_best`).
+    """
+    token_set = attempt.token_set
+    is_dead = dead_end is not None and token_set.tokens[: len(dead_end)] == dead_end
+    return search.passes(attempt.verdict) and any(map(str.isalnum, token_set.text)) and not is_dead
+
+
+def _find_guided(search: Search, attempts: list[Attempt], dead_end: Tokens | None) -> Steps[Attempt | None]:
     """Asks for clauses by a writer that is told what the rubric wants, all of them at once."""
     worst = min((attempt.verdict for attempt in attempts), key=lambda verdict: verdict.value)
     guidance = search.judge.guidance(worst)
     requests = [search.guided_clause(guidance, ordinal) for ordinal in range(search.config.num_children)]
-    clauses = dict.fromkeys((yield from ask_all(requests, search.take_events())))
+    replies = dict.fromkeys((yield from ask_all(requests, search.take_events())))
+    clauses = [clause for clause in replies if clause.tokens or clause.finish_reason is not None]
     verdicts = yield from together(*(_evaluate(search, clause) for clause in clauses))
     for clause, verdict in zip(clauses, verdicts, strict=True):
         _record(search, clause, verdict)
         attempts.append(Attempt(clause, verdict))
-        if search.passes(verdict):
+        if _stands(search, attempts[-1], dead_end):
             return attempts[-1]
     return None
 
@@ -199,9 +217,12 @@ def _move_on(search: Search, attempt: Attempt) -> None:
     _commit(search, num_held=search.config.hold_back)
 
 
-def _take_back(search: Search) -> None:
-    search.tree.take_back_root(search.held.pop().before)
+def _take_back(search: Search) -> Tokens:
+    """Takes back the last segment that is held; returns its tokens, which lead to a dead end."""
+    segment = search.held.pop()
+    search.tree.take_back_root(segment.before)
     search.num_taken_back += 1
+    return segment.node.prefix[len(segment.before.prefix) :]
 
 
 def _commit(search: Search, *, num_held: int) -> None:
