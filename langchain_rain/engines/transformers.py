@@ -1,7 +1,7 @@
 """Any decoder-only Hugging Face model, in this process.
 
 A stepper: each step is one forward pass over the new tokens of all pending requests, those of siblings side by side,
-both orders of a judgement's options at once. Everything a conversation has computed is kept in its row of the cache.
+both orders of a judgement's options at once. What was computed is kept in one tree for all conversations.
 """
 
 import hashlib

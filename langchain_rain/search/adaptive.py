@@ -48,7 +48,7 @@ def extend(search: Search) -> Steps[StopReason | None]:
         failed = yield from _draft_segment(search)
         is_dead_end = failed is not None and not (yield from _repair(search, failed))
     except BudgetExceededError:
-        _commit(search, num_held=0)  # all of it has passed
+        _commit(search, num_held=0)  # what was moved past is the best there is
         raise
     reason = "dead_end" if is_dead_end else search.tree.root.finish_reason
     if reason is not None:

@@ -44,7 +44,7 @@ class Segment:
 
 @dataclass(slots=True, eq=False)
 class Search:
-    """What one search knows. Made by the caller, advanced by `paper.generate`.
+    """What one search knows. Made by the caller, advanced by `adaptive.generate` or `paper.generate`.
 
     Attributes:
         context: the conversation of the engine that writes.
