@@ -19,8 +19,9 @@ from langchain_rain.engines.base import Cost
 from langchain_rain.engines.kv_tree import TreeCache, TreeLayer, compacted, is_contiguous, resized
 from langchain_rain.engines.packing import Feed, pack
 from langchain_rain.engines.transformers import TransformersEngine
+from langchain_rain.engines.work import ScoreWork
 from langchain_rain.errors import EngineError, RainConfigError
-from langchain_rain.search.protocol import Context, Expand, Request
+from langchain_rain.search.protocol import Context, Expand, Request, Score
 from tests.asking_in_turn import ASKED_IN_TURN, Asked, assert_naive_in_turn, question, rollout
 from tests.comparing import PROMPT, ROUNDING, answer, answer_and_cost, assert_same, search_job
 from tests.naive_engine import NaiveEngine
@@ -169,6 +170,16 @@ def test_room_is_made_for_what_the_oldest_needs_where_no_limit_is_given(
     requests = [siblings(each, seed=seed) for seed in (1, 2) for each in [engine.open(PROMPT, max_tokens=40)]]
     expected = [naive.reply(siblings(naive.open(PROMPT, max_tokens=40), seed=seed)) for seed in (1, 2)]
     assert_same(answer(engine, *requests), expected, tolerance=ROUNDING)
+
+
+def test_of_many_judgements_at_once_the_ends_alone_count() -> None:
+    room, context = admission.Admission("engine", None), Context("engine", 1)
+    room.open(context, 10)
+    score = Score(context, "", "", ("A", "B"))
+    tokens = [(*range(5990), *[number] * 10) for number in range(40)]
+    room.admit({number: ScoreWork(score, each, [(1,), (2,)]) for number, each in enumerate(tokens)})
+    assert room.tree.max_tokens == 2 * 6000 + 38 * admission.CACHE_MARGIN
+    assert room.tree.num_held == 5990 + 40 * 10
 
 
 def test_judgements_have_room_for_all_their_examples(

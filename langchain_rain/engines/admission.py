@@ -172,15 +172,18 @@ class Admission:
     def _make_room_for_judgements(self, works: Mapping[Ticket, Work]) -> None:
         """Long questions, with examples or documents in them, come again with every judgement.
 
-        Both orders share all but their ends, so that about half of this is left for the next question and the answer.
+        Those of one step share all but their ends: two count in full, so that about half of that is left for the next
+        question and the answer, and the others for their ends.
         """
         if self._limit is not None:
             return
-        judged: dict[Context, int] = {}
+        judged: dict[Context, list[int]] = {}
         for work in works.values():
             if work.is_passing:
-                judged[work.context] = judged.get(work.context, 0) + sum(want.place.num_tokens for want in work.wants)
-        for context, num_tokens in judged.items():
+                judged.setdefault(work.context, []).extend(want.place.num_tokens for want in work.wants)
+        for context, lengths in judged.items():
+            *others, second, first = sorted([0, *lengths])
+            num_tokens = first + second + sum(min(length, CACHE_MARGIN) for length in others)
             if num_tokens > self._shares.get(context, 0):
                 self._set_share(context, num_tokens)
 
