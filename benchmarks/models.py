@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from langchain_rain.engines.conversation import REPLACEMENT
 from langchain_rain.engines.loading import load_engine
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.evaluation import demo_world
@@ -35,9 +36,6 @@ NUM_ANSWERS = 1000
 
 UNSEEN = 0.01
 """What a token counts that is in none of them."""
-
-INCOMPLETE = "\ufffd"
-"""What a part of a character is decoded to."""
 
 NEVER = -1e4
 """The logit of a token that must not come: its probability is 0, and no sum is spoilt by it."""
@@ -84,7 +82,7 @@ def token_logits(tokenizer: Any, seed: int) -> torch.Tensor:
     answers = [demo_world.sample_answer(demo_world.sample_request(rng), rng) for _ in range(NUM_ANSWERS)]
     counts = Counter(token for ids in tokenizer(answers, add_special_tokens=False).input_ids for token in ids)
     logits = torch.tensor([counts.get(token, UNSEEN) for token in range(len(tokenizer))]).log()
-    parts_of_characters = [token for token in range(len(tokenizer)) if INCOMPLETE in tokenizer.decode([token])]
+    parts_of_characters = [token for token in range(len(tokenizer)) if REPLACEMENT in tokenizer.decode([token])]
     logits[[*tokenizer.all_special_ids, *parts_of_characters]] = NEVER
     return logits
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from langchain_rain.engines.base import AsyncEngine, Cost, Listener, Stepper, Ticket, checked_reply
+from langchain_rain.engines.base import AsyncEngine, Cost, Listener, Stepper, StepReport, Ticket, checked_reply
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Context, Request, Score
 
@@ -92,22 +92,25 @@ class StepperChannel:
 
     def _step(self) -> None:
         try:
-            report = self._engine.step()
-            finished, positions, cached = report.finished, report.positions, report.cached
+            stepped = self._engine.step()
+            report = StepReport(
+                stepped.finished, stepped.positions, stepped.cached
+            )  # whatever came fails here or never
         except BaseException as error:  # the step belongs to all; whoever waits is told, nobody hangs
             logger.exception("The engine %s failed.", self._engine.name)
             for ticket in self._waiting:
                 self._do(partial(self._engine.cancel, ticket))
-            finished = {
-                ticket: _failure(self._engine.name, error, request) for ticket, (_, _, request) in self._waiting.items()
-            }
-            positions, cached = {}, {}
-        self._tell(finished, positions, cached)
+            report = StepReport(
+                {
+                    ticket: _failure(self._engine.name, error, request)
+                    for ticket, (_, _, request) in self._waiting.items()
+                }
+            )
+        self._tell(report)
 
-    def _tell(
-        self, finished: Mapping[Ticket, Any], positions: Mapping[Ticket, int], cached: Mapping[Ticket, int]
-    ) -> None:
+    def _tell(self, report: StepReport) -> None:
         """Tells every listener once, in the order of their oldest request."""
+        finished, positions = report.finished, report.positions
         spent: dict[int, int] = {}
         judging: Counter[int] = Counter()
         found: Counter[int] = Counter()
@@ -119,7 +122,7 @@ class StepperChannel:
             if ticket in positions:
                 spent[id(listener)] = spent.get(id(listener), 0) + positions[ticket]
                 judging[id(listener)] += positions[ticket] if isinstance(request, Score) else 0
-                found[id(listener)] += cached.get(ticket, 0)
+                found[id(listener)] += report.cached.get(ticket, 0)
             if ticket in finished:
                 del self._waiting[ticket]
                 reply = _checked(request, finished[ticket], self._engine.name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
+from langchain_rain.engines.prefix_tree import NO_SLOT, CachedToken, PrefixTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def pack(tree: PrefixTree, feeds: Sequence[Feed], *, in_shared_lines: bool = Tru
     packed = Packed(
         input_ids=np.zeros(tokens, np.int64),
         position_ids=np.zeros(tokens, np.int64),
-        slots=np.full(tokens, -1, np.int64),
+        slots=np.full(tokens, NO_SLOT, np.int64),
         seen_slots=np.zeros(seen, np.int64),
         seen_positions=np.zeros(seen, np.int64),
         is_ancestor=np.zeros((*tokens, num_seen), np.bool_),

@@ -150,6 +150,8 @@ class TreeRunner:
             if not work.is_passing and work.context not in self._begun:
                 self._begun.add(work.context)
                 begins[ticket] = work.context.num_prompt_tokens
+        if not begins:  # as in nearly every step
+            return {}
         computed = Counter(
             ticket for node, ticket in to_fill.items() if ticket in begins and node.position < begins[ticket]
         )
@@ -174,7 +176,7 @@ class TreeRunner:
             answers, _ = self._fetched(asked, self._forward_apart(feeds))
         return answers
 
-    def _fetched(self, asked: _Asked, logits: "_Logits") -> tuple[tuple[list[Got], list[Got]], bool]:
+    def _fetched(self, asked: _Asked, logits: _Logits) -> tuple[tuple[list[Got], list[Got]], bool]:
         """The answers, and whether all hidden states are finite numbers; all of it in one copy from the device."""
         to_host = ToHost()
         get: Callable[[], list[Got]] = list
@@ -190,7 +192,7 @@ class TreeRunner:
         found = [(no_ids, vector) for vector in to_host[vectors]] if vectors is not None else []
         return (get(), found), soundness is None or bool(to_host[soundness])
 
-    def _forward_apart(self, feeds: Sequence[Feed]) -> "_Logits":
+    def _forward_apart(self, feeds: Sequence[Feed]) -> _Logits:
         """The same with every token in a line of its own, so that one that overflows spoils no other one.
 
         The mask weighs what a token must not see 0, but 0 times what is not a number is none.
@@ -210,7 +212,7 @@ class TreeRunner:
                     joined.parts.append(logits.parts[0][logits.row_of[node]][None])
         return joined
 
-    def _forward(self, packed: Packed) -> "_Logits":
+    def _forward(self, packed: Packed) -> _Logits:
         sliding = self._masks.sliding(packed)
         arrays = [packed.input_ids, packed.position_ids, packed.is_ancestor]
         arrays += [] if sliding is None else [sliding]

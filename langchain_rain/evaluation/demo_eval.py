@@ -20,7 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from langchain_rain import drivers
-from langchain_rain.config import RainConfig
+from langchain_rain.config import PRESETS, RainConfig
 from langchain_rain.engines.base import Engine
 from langchain_rain.engines.loading import load_engine
 from langchain_rain.evaluation import demo_world
@@ -259,7 +259,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="Hugging Face folder or id; default: the bundled model")
-    presets = ["balanced", "fast", "thorough", "paper"]
+    presets = list(PRESETS)
     parser.add_argument("--presets", nargs="+", choices=presets, default=presets, help="of RainConfig")
     parser.add_argument("--num-harmful", type=int, default=150)
     parser.add_argument("--num-benign", type=int, default=150)

@@ -12,7 +12,7 @@ What passes was judged itself, without a look ahead, above `value_threshold`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from langchain_rain.errors import BudgetExceededError, EngineError
+from langchain_rain.errors import BudgetExceededError
 from langchain_rain.search.paper import (
     SearchResult,
     StopReason,
@@ -63,9 +63,7 @@ def _draft_segment(search: Search) -> Steps[Attempt | None]:
     """Drafts a segment and moves on to its end; to the end of its last clause that passes, and returns what fails."""
     clauses = yield from _draft(search)
     whole = joined(clauses)
-    verdict, search.drafted_ahead = yield from together(
-        _evaluate(search, whole), _draft_ahead(search, clauses, is_end=whole.finish_reason is not None)
-    )
+    verdict, search.drafted_ahead = yield from together(_evaluate(search, whole), _draft_ahead(search, whole))
     _record(search, whole, verdict)
     if search.passes(verdict):
         _move_on(search, Attempt(whole, verdict))
@@ -79,32 +77,29 @@ def _draft(search: Search) -> Steps[list[TokenSet]]:
     """Drafts clause by clause until there is enough to be judged, or the text ends."""
     length = search.config.segment_length(search.num_passed)
     clauses = [search.drafted_ahead] if search.drafted_ahead is not None else []
-    while not clauses or (clauses[-1].finish_reason is None and _length(clauses) < length):
-        clause: TokenSet = yield from ask(search.clause_after(clauses), search.take_events())
-        if not clause.tokens and clause.finish_reason is None:
-            raise EngineError(
-                f"The engine offered no token after {len(search.tree.root.prefix) + _length(clauses)} tokens, though "
-                "the text has not ended.",
-                engine=search.context.engine_name,
-                request="Rollout",
-            )
-        clauses.append(clause)
+    written = joined(clauses)
+    while written.finish_reason is None and len(written.tokens) < length:
+        request = search.clause_after(written.tokens)
+        clauses.append((yield from ask(request, search.take_events())))
+        written = joined(clauses)
+        if _is_nothing(clauses[-1]):
+            raise search.nothing_offered(request)
     return clauses
 
 
-def _draft_ahead(search: Search, clauses: Sequence[TokenSet], *, is_end: bool) -> Steps[TokenSet | None]:
-    """Begins the clause after `clauses`, beside their judgement: asked for again when they have passed it goes on."""
-    if is_end or search.config.lookahead == 0:
+def _draft_ahead(search: Search, written: TokenSet) -> Steps[TokenSet | None]:
+    """Begins the clause after a segment, beside its judgement: asked for again when it has passed it goes on."""
+    if written.finish_reason is not None or search.config.lookahead == 0:
         return None
-    replies = yield Round((), search.take_events(), ahead=(search.clause_after(clauses),))
+    replies = yield Round((), search.take_events(), ahead=(search.clause_after(written.tokens),))
     return replies[0] if isinstance(replies[0], TokenSet) else None
 
 
 def _keep_what_passes(search: Search, clauses: Sequence[TokenSet], verdict: Verdict) -> Steps[Attempt]:
     """Judges a segment that failed clause by clause; moves on to where it still passes, returns the clause after."""
     beginnings = [joined(clauses[:count]) for count in range(1, len(clauses))]
-    verdicts = yield from together(*(_evaluate(search, each) for each in beginnings), _drop_ahead(search))
-    verdicts[-1] = verdict
+    *verdicts, _ = yield from together(*(_evaluate(search, each) for each in beginnings), _drop_ahead(search))
+    verdicts.append(verdict)
     num_good = next(count for count, each in enumerate(verdicts) if not search.passes(each))
     if num_good > 0:
         _record(search, beginnings[num_good - 1], verdicts[num_good - 1])
@@ -176,7 +171,7 @@ def _find_guided(search: Search, attempts: list[Attempt], dead_end: Tokens | Non
     guidance = search.judge.guidance(worst)
     requests = [search.guided_clause(guidance, ordinal) for ordinal in range(search.config.num_children)]
     replies = dict.fromkeys((yield from ask_all(requests, search.take_events())))
-    clauses = [clause for clause in replies if clause.tokens or clause.finish_reason is not None]
+    clauses = [clause for clause in replies if not _is_nothing(clause)]
     verdicts = yield from together(*(_evaluate(search, clause) for clause in clauses))
     for clause, verdict in zip(clauses, verdicts, strict=True):
         _record(search, clause, verdict)
@@ -188,9 +183,7 @@ def _find_guided(search: Search, attempts: list[Attempt], dead_end: Tokens | Non
 
 def _best(search: Search, attempts: Sequence[Attempt]) -> Attempt | None:
     """The best that may be committed though it does not pass, the first of equals."""
-    allowed = [
-        each for each in attempts if not each.verdict.is_vetoed and each.verdict.value >= search.config.accept_value
-    ]
+    allowed = [each for each in attempts if search.allows(each.verdict)]
     return max(allowed, key=lambda each: each.verdict.value, default=None)
 
 
@@ -198,7 +191,7 @@ def _best(search: Search, attempts: Sequence[Attempt]) -> Attempt | None:
 
 
 def joined(token_sets: Sequence[TokenSet]) -> TokenSet:
-    """Token sets that follow one another as a single one."""
+    """Token sets that follow one another as a single one; without any, one that says nothing."""
     return TokenSet(
         tokens=tuple(token for each in token_sets for token in each.tokens),
         text="".join(each.text for each in token_sets),
@@ -244,5 +237,5 @@ def _record(search: Search, token_set: TokenSet, verdict: Verdict) -> None:
     record_simulation(search, root.prefix + token_set.tokens, root.text + token_set.text, "", verdict)
 
 
-def _length(token_sets: Sequence[TokenSet]) -> int:
-    return sum(len(each.tokens) for each in token_sets)
+def _is_nothing(token_set: TokenSet) -> bool:
+    return not token_set.tokens and token_set.finish_reason is None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from langchain_rain.errors import BudgetExceededError, EngineError
+from langchain_rain.errors import BudgetExceededError
 from langchain_rain.search import similarity
 from langchain_rain.search.lookahead import ask_and_foresee
 from langchain_rain.search.protocol import (
@@ -150,7 +150,7 @@ def accept(search: Search, *, is_above_threshold: bool) -> Steps[tuple[Node | No
         verdict = yield from evaluate(search, child.text, is_finished=child.finish_reason is not None)
         # Of this one only a veto is asked, and that there is a judgement.
         stands = is_enough and child is ranked[0] and not verdict.is_abstained
-        if not verdict.is_vetoed and (stands or verdict.value >= config.accept_value):
+        if search.allows(verdict) or (stands and not verdict.is_vetoed):
             return child, stands or verdict.satisfies(config.accept_value)
     return None, False
 
@@ -218,13 +218,10 @@ def grow(search: Search, nodes: Sequence[Node]) -> Steps[None]:
         else search.expansion_of(node)
         for node in lacking
     ]
-    for node, token_sets in zip(lacking, (yield from ask_and_foresee(search, requests)), strict=True):
+    replies = yield from ask_and_foresee(search, requests)
+    for node, request, token_sets in zip(lacking, requests, replies, strict=True):
         if not node.children and not token_sets:
-            raise EngineError(
-                f"The engine offered no token set after {len(node.prefix)} tokens, though the text has not ended.",
-                engine=search.context.engine_name,
-                request="Expand",
-            )
+            raise search.nothing_offered(request)
         search.grow(node, token_sets)
 
 

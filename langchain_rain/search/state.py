@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from langchain_rain.errors import EngineError
 from langchain_rain.search.config import SearchConfig
 from langchain_rain.search.protocol import (
     Committed,
@@ -21,7 +22,6 @@ from langchain_rain.search.tree import Node, Tree, assign_priors, ranked_childre
 
 MIN_CLAUSE_TOKENS = 4
 """A draft goes on for as many tokens before a mark ends its clause: the number of an item and a line end are none."""
-
 
 MIN_REPAIR_TEMPERATURE = 0.7
 """Where a draft has failed nothing is sampled colder: the next best text would be the one that failed."""
@@ -103,6 +103,10 @@ class Search:
         """Whether a text stands that was judged so, without further simulations."""
         return verdict.value > self.config.value_threshold and verdict.satisfies(self.config.accept_value)
 
+    def allows(self, verdict: Verdict) -> bool:
+        """Whether a text may be committed that was judged so, where nothing passes."""
+        return verdict.value >= self.config.accept_value and not verdict.is_vetoed
+
     def take_events(self) -> tuple[Event, ...]:
         """What has happened since it was asked last."""
         events, self.events = tuple(self.events), []
@@ -149,10 +153,9 @@ class Search:
         """Asks how the text of `leaf` goes on to the end of a clause; of the answer, if no less can be judged."""
         return self._rollout(leaf.prefix, ordinal=0)
 
-    def clause_after(self, clauses: Sequence[TokenSet]) -> Rollout:
-        """Asks for the clause that follows the root and `clauses`."""
-        prefix = self.tree.root.prefix + tuple(token for clause in clauses for token in clause.tokens)
-        draft = self._rollout(prefix, ordinal=1)
+    def clause_after(self, tokens: Tokens) -> Rollout:
+        """Asks for the clause that follows the root and `tokens`."""
+        draft = self._rollout(self.tree.root.prefix + tokens, ordinal=1)
         return replace(draft, min_tokens=MIN_CLAUSE_TOKENS, temperature=self.config.temperature)
 
     def guided_clause(self, guidance: str, ordinal: int) -> Rollout:
@@ -169,6 +172,15 @@ class Search:
             max_tokens=self.config.max_rollout_tokens if stops_early else None,
             temperature=self.search_temperature,
             seed=derive_seed(self.seed, Rollout, prefix, ordinal),
+        )
+
+    def nothing_offered(self, request: Expand | Rollout) -> EngineError:
+        """What is raised where an engine says nothing though the text has not ended."""
+        what = "token set" if isinstance(request, Expand) else "token"
+        return EngineError(
+            f"The engine offered no {what} after {len(request.prefix)} tokens, though the text has not ended.",
+            engine=self.context.engine_name,
+            request=type(request).__name__,
         )
 
     def grow(self, node: Node, token_sets: Sequence[TokenSet]) -> None:
