@@ -93,9 +93,8 @@ class StepperChannel:
     def _step(self) -> None:
         try:
             stepped = self._engine.step()
-            report = StepReport(
-                stepped.finished, stepped.positions, stepped.cached
-            )  # whatever came fails here or never
+            # What is no report of a step fails here, where it is caught.
+            report = StepReport(stepped.finished, stepped.positions, stepped.cached)
         except BaseException as error:  # the step belongs to all; whoever waits is told, nobody hangs
             logger.exception("The engine %s failed.", self._engine.name)
             for ticket in self._waiting:
