@@ -112,7 +112,11 @@ class RainArguments(BaseModel):
         default=None, ge=1, description="Longest answer, in tokens; None: 256, or what a chat model does by itself."
     )
     temperature: float | None = Field(
-        default=None, ge=0, le=10, allow_inf_nan=False, description="Of all sampling; None: that of `config`."
+        default=None,
+        ge=0,
+        le=10,
+        allow_inf_nan=False,
+        description="Of sampling, where a draft has failed at least 0.7; None: that of `config`.",
     )
     stop: list[str] | None = Field(default=None, description="The answer ends before any of these strings.")
     on_unsatisfied: SkipValidation[Policy] = Field(

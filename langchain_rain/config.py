@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from langchain_rain.errors import RainConfigError, describe_mistakes
 from langchain_rain.search.config import SearchConfig
 
+MARKS_OF_THE_CODE = (",", ".", "?", ":", ";", "\n")
+MARKS = (*MARKS_OF_THE_CODE, "!", *"，、。？！：；", *"،؛؟۔", "।")  # noqa: RUF001 - marks of other scripts
+"""What ends a clause: in Latin, Greek and Cyrillic, in Chinese and Japanese, in Arabic and Urdu, and in Devanagari."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "balanced": {},
     "fast": {"segment_lengths": (24, 48, 96), "hold_back": 0, "max_simulations": 16, "proposals": "resampled"},
@@ -23,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_parallel_leaves": 1,
         "temperature": 1.0,
         "max_simulations": 50,
+        "rollout_until": MARKS_OF_THE_CODE,
         "max_rollout_tokens": None,
         "similarity_scope": "all",
         "adds_children": True,
@@ -47,7 +52,8 @@ class RainConfig(BaseModel):
     token_set_lengths: tuple[int, ...] = Field(
         default=(1, 2, 4, 10),
         min_length=1,
-        description="Tokens in a token set by depth, each at least 1; the last repeats. Code.",
+        description="Tokens in a token set by depth, each at least 1; the last repeats. With `adaptive` every segment "
+        "is one deeper. Code.",
     )
     num_children: int = Field(
         default=10,
@@ -78,7 +84,8 @@ class RainConfig(BaseModel):
         default=32,
         ge=1,
         le=100_000,
-        description="Simulations per token set, or where a draft has failed; T. Ours; 50 in `paper` (code).",
+        description="Simulations per token set; with `adaptive` where a draft has failed, and again for each segment "
+        "that is taken back, clauses under guidance on top; T. Ours; 50 in `paper` (code).",
     )
     min_further_simulations: int = Field(
         default=15,
@@ -97,7 +104,8 @@ class RainConfig(BaseModel):
         default=0.8,
         ge=-1,
         le=1,
-        description="The best child needs a higher value to stop the search; with `adaptive` a draft to pass; V. Code.",
+        description="The best child needs a higher value to stop the search; with `adaptive` a draft to pass, so it is "
+        "below 1; V. Code.",
     )
     accept_value: float = Field(
         default=0.0,
@@ -107,9 +115,10 @@ class RainConfig(BaseModel):
         "it. Ours; -1 in `paper`.",
     )
     rollout_until: tuple[str, ...] = Field(
-        default=(",", ".", "?", ":", ";", "\n"),
+        default=MARKS,
         min_length=1,
-        description="A rollout ends with one of these, none empty. Code.",
+        description="A rollout, or clause of a draft, ends with one of these, none empty. Ours: marks of several "
+        "scripts; `, . ? : ;` and line ends in `paper` (code).",
     )
     max_rollout_tokens: int | None = Field(
         default=64,
@@ -145,8 +154,9 @@ class RainConfig(BaseModel):
     )
     adaptive: bool = Field(
         default=True,
-        description="Whether the answer is drafted and judged in segments, and searched only where one fails. Ours; "
-        "off in `paper`, where every token set is searched.",
+        description="Whether the answer is drafted and judged in segments, and searched only where one fails. Of no "
+        "effect over chat models, whose drafts are whole messages; nor are the settings that go with it. Ours; off in "
+        "`paper`, where every token set is searched.",
     )
     segment_lengths: tuple[int, ...] = Field(
         default=(12, 24, 48),
@@ -201,6 +211,11 @@ class RainConfig(BaseModel):
             raise ValueError(f"token_set_lengths: each must be at least 1, given {self.token_set_lengths!r}")
         if min(self.segment_lengths) < 1:
             raise ValueError(f"segment_lengths: each must be at least 1, given {self.segment_lengths!r}")
+        if self.adaptive and self.value_threshold == 1:
+            raise ValueError(
+                "value_threshold: must be below 1 with adaptive=True, as a draft passes above it, "
+                f"given {self.value_threshold!r}"
+            )
         if self.max_children < self.num_children:
             raise ValueError(
                 f"max_children: must be at least num_children={self.num_children}, given {self.max_children}"

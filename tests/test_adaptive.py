@@ -25,7 +25,9 @@ from langchain_rain.search.protocol import (
     Rollout,
     Score,
     Simulated,
+    Steps,
     TokenSet,
+    Transcript,
     Verdict,
 )
 from langchain_rain.search.state import MIN_CLAUSE_TOKENS, MIN_REPAIR_TEMPERATURE
@@ -79,7 +81,8 @@ class Story(ScriptedEngine):
         before = text_of(request.prefix)
         if request.guidance:
             return self._token_set(before, next(self._guided[before]))
-        return self._token_set(before, self._drafts[before] if request.min_tokens else self._rolled_out.get(before, ""))
+        is_draft = request.min_tokens == MIN_CLAUSE_TOKENS
+        return self._token_set(before, self._drafts[before] if is_draft else self._rolled_out.get(before, ""))
 
     def _score(self, request: Score) -> OptionLogprobs:
         value = self._values.get(request.question, 1)
@@ -194,10 +197,19 @@ def test_a_segment_is_kept_up_to_its_last_clause_that_passes() -> None:
         children={"ab.": "x"},
     )
     result, events = play(engine, replace(DRAFTING, segment_lengths=(9,)))
-    assert told(events) == ["judged ab.cd.ef.", "judged ab.", "committed ab.", "judged ab.x", "committed x"]
+    judged_at_first = ["judged ab.cd.ef.", "judged ab.", "judged ab.cd."]
+    assert told(events) == [*judged_at_first, "committed ab.", "judged ab.x", "committed x"]
     assert result.text == "ab.x"
     assert questions(engine) == ["ab.cd.ef.", "ab.", "ab.cd.", "ab.x"]
-    assert (result.num_rewinds, result.num_rewound_tokens) == (1, 6)
+    assert (result.num_rewinds, result.num_rewound_tokens) == (2, 6 + 3)
+
+
+def test_the_trace_tells_which_clauses_decided_where_a_segment_is_cut() -> None:
+    drafts = {"": "a.", "a.": "b.", "a.b.": "c.", "a.b.c.": "d."}
+    engine = Story(drafts, {"a.b.c.d.": -1, "a.b.c.": -1}, ends={"a.b.x": "eos"}, children={"a.b.": "x"})
+    _, events = play(engine, replace(DRAFTING, segment_lengths=(8,)))
+    assert told(events)[:3] == ["judged a.b.c.d.", "judged a.b.", "judged a.b.c."]
+    assert questions(engine) == ["a.b.c.d.", "a.", "a.b.", "a.b.c.", "a.b.x"]
 
 
 def test_a_draft_that_fails_enters_the_tree_with_its_value() -> None:
@@ -226,6 +238,21 @@ def test_what_is_found_is_committed_with_what_was_rolled_out_to_judge_it() -> No
     assert told(events) == ["judged ab.", "judged xyz.", "committed xyz.", "judged xyz.cd.", "committed cd."]
     assert result.tokens == tuple(map(ord, "xyz.cd."))
     assert result.is_satisfied
+
+
+def test_a_text_that_may_be_committed_is_as_long_as_a_clause() -> None:
+    engine = Story({"": "ab."}, {"ab.": -1, "x": -1}, children={"": "x", "x": "y"}, ends={"xy": "eos"})
+    play(engine, DRAFTING)
+    rollouts = [(text_of(request.prefix), request.min_tokens) for request in asked(engine, Rollout)]
+    assert rollouts == [("", MIN_CLAUSE_TOKENS), ("x", MIN_CLAUSE_TOKENS - 1)]
+
+
+def test_the_best_text_of_a_round_is_found_and_of_equals_the_first() -> None:
+    values = {"ab.": -1, "x": 0.875, "y": 1, "z": 1}
+    engine = Story({"": "ab."}, values, children={"": "xyz"}, ends=dict.fromkeys("xyz", "eos"))
+    result, events = play(engine, replace(DRAFTING, max_simulations=3, num_parallel_leaves=3))
+    assert told(events) == ["judged ab.", "judged x", "judged y", "judged z", "committed y"]
+    assert result.text == "y"
 
 
 def test_the_search_goes_below_what_it_has_rolled_out() -> None:
@@ -404,6 +431,51 @@ def test_a_rubric_for_finished_answers_satisfies_nothing_before(applies_to: set[
     whole = applies_to == {"final"}
     assert [request.until == () for request in asked(engine, Rollout)] == [whole, whole]
     assert [request.max_tokens for request in asked(engine, Rollout)] == [None, None]
+
+
+class JudgeOfEnds(ScriptedJudge):
+    """Judges a finished answer by another question than the beginning of one."""
+
+    def __call__(self, transcript: Transcript) -> Steps[Verdict]:
+        end = "|" if transcript.is_finished else ""
+        return (yield from super().__call__(replace(transcript, answer=transcript.answer + end)))
+
+
+def test_where_an_end_has_failed_other_ends_are_tried() -> None:
+    # What goes on passes as long as it does not end: to look for a clause would go on to the length limit
+    engine = Story(
+        {"": "ab.", "ab.": "cd."},
+        {"ab.cd.|": -1, "ab.xx|": -1},
+        ends={"ab.cd.": "eos", "ab.xx": "eos", "ab.yy": "eos"},
+        children={"ab.": "xy"},
+        rolled_out={"ab.x": "x", "ab.y": "y"},
+    )
+    search, job = begin(engine, DRAFTING)
+    search.judge = JudgeOfEnds(search.context, applies_to=frozenset({"prefix", "final"}))
+    result = run(job).result
+    assert (result.text, result.is_satisfied, result.num_simulations) == ("ab.yy", True, 4)
+    assert questions(engine) == ["ab.", "ab.cd.|", "ab.xx|", "ab.yy|"]
+    *drafted, _, _ = asked(engine, Rollout)
+    assert [request.until == () for request in asked(engine, Rollout)] == [False] * len(drafted) + [True, True]
+    assert not search.seeks_end
+
+
+def test_where_no_end_passes_the_search_gives_up() -> None:
+    ends: dict[str, FinishReason] = dict.fromkeys(("ab.", "xx", "yy", "zz"), "eos")
+    engine = Story(
+        {"": "ab."},
+        {"ab.|": -1, "xx|": -1, "yy|": -1, "zz|": -1},
+        ends=ends,
+        children={"": "xyz"},
+        rolled_out={"x": "x", "y": "y", "z": "z"},
+        guided={"": ["zz", "zz", "zz"]},
+    )
+    search, job = begin(engine, replace(DRAFTING, proposals="principled", num_children=3))
+    search.judge = JudgeOfEnds(search.context, applies_to=frozenset({"prefix", "final"}))
+    result = run(job).result
+    assert (result.text, result.stop_reason, result.is_satisfied) == ("", "dead_end", False)
+    assert questions(engine) == ["ab.|", "xx|", "yy|", "zz|", "|"]
+    assert [request.until for request in asked(engine, Rollout)] == [DRAFTING.rollout_until, *[()] * 5]
 
 
 def test_joined_token_sets_are_one() -> None:

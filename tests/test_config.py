@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
 from langchain_rain import ChatRain, RainConfig, RainConfigError, RainLLM
+from langchain_rain.config import MARKS
 from langchain_rain.search.config import SearchConfig
 from tests.scripted_world import Kitchen
 
@@ -69,6 +70,7 @@ def test_the_limits_themselves_are_allowed(name: str) -> None:
         if edge is not None:
             others = {"max_children": max(edge, 10)} if name == "num_children" else {}
             others |= {"num_children": 1} if name == "max_children" else {}
+            others |= {"adaptive": False} if name == "value_threshold" else {}
             assert getattr(RainConfig(**{name: edge, **others}), name) == edge
 
 
@@ -100,7 +102,7 @@ def test_settings_do_not_change_once_made() -> None:
 
 
 # docs/algorithm.md, sections 2 to 6, and "paper commits whatever is best".
-PAPER = {
+PAPER: dict[str, Any] = {
     "token_set_lengths": (1, 2, 4, 10),
     "num_children": 10,
     "max_children": 20,
@@ -137,8 +139,21 @@ def test_the_paper_preset_is_the_paper() -> None:
     assert RainConfig.preset("paper").model_dump() == PAPER
 
 
-CAUTION = {"accept_value": 0.0, "min_option_mass": 0.1, "proposals": "principled", "max_rollout_tokens": 64}
+CAUTION = {
+    "accept_value": 0.0,
+    "min_option_mass": 0.1,
+    "proposals": "principled",
+    "max_rollout_tokens": 64,
+    "rollout_until": MARKS,
+}
 """What a guardrail does otherwise than the paper."""
+
+
+def test_clauses_end_in_other_scripts_than_the_papers_too() -> None:
+    ends = ["Ja!", "是的。", "はい、", "هل هذا صحيح؟", "जी हाँ।"]
+    assert set(MARKS) > set(PAPER["rollout_until"])
+    assert all(end.endswith(MARKS) for end in ends)
+    assert all(len(mark) == 1 for mark in MARKS)
 
 
 def test_thorough_is_the_paper_with_caution_four_leaves_at_a_time() -> None:
@@ -155,6 +170,13 @@ def test_balanced_is_the_default_and_searches_only_where_a_draft_fails() -> None
 def test_fast_judges_less_often_and_gives_up_earlier() -> None:
     changed = {"segment_lengths": (24, 48, 96), "hold_back": 0, "max_simulations": 16, "proposals": "resampled"}
     assert RainConfig.preset("fast").model_dump() == RainConfig().model_dump() | changed
+
+
+def test_with_drafts_a_threshold_that_nothing_passes_is_refused() -> None:
+    with pytest.raises(RainConfigError, match=r"value_threshold: must be below 1 with adaptive=True, .* given 1\.0"):
+        RainConfig(value_threshold=1)
+    assert RainConfig(value_threshold=1, adaptive=False).value_threshold == 1  # all simulations are wanted
+    assert RainConfig(value_threshold=0.999).value_threshold == 0.999
 
 
 def test_an_unknown_preset_is_an_error_that_lists_the_known_ones() -> None:

@@ -2,9 +2,9 @@
 
 Most answers are fine from the start, and a search that visits every token set many times pays for all of them. Here the
 answer grows by segments that are drafted like plain sampling, and judged. While one is judged the next is begun. A
-segment that fails is kept up to its last clause that passes; there the search of the paper takes over until a text that
-it has rolled out passes, and drafting goes on behind it. Segments grow while they pass, and start small again where one
-has failed (algorithm.md, section 10).
+segment that fails is kept up to its last clause that passes; there the search of the paper takes over until something
+that it has rolled out passes (of a round the best), and drafting goes on behind it. Segments grow while they pass, and
+start small again where one has failed (algorithm.md, section 10).
 
 What passes was judged itself, without a look ahead, above `value_threshold`.
 """
@@ -101,8 +101,9 @@ def _keep_what_passes(search: Search, clauses: Sequence[TokenSet], verdict: Verd
     *verdicts, _ = yield from together(*(_evaluate(search, each) for each in beginnings), _drop_ahead(search))
     verdicts.append(verdict)
     num_good = next(count for count, each in enumerate(verdicts) if not search.passes(each))
+    for beginning, each in list(zip(beginnings, verdicts, strict=False))[max(0, num_good - 1) : num_good + 1]:
+        _record(search, beginning, each)
     if num_good > 0:
-        _record(search, beginnings[num_good - 1], verdicts[num_good - 1])
         _move_on(search, Attempt(beginnings[num_good - 1], verdicts[num_good - 1]))
     return Attempt(clauses[num_good], verdicts[num_good])
 
@@ -117,9 +118,12 @@ def _drop_ahead(search: Search) -> Steps[None]:
 def _repair(search: Search, failed: Attempt) -> Steps[bool]:
     """Moves on past something else than `failed`; False if nothing is found that may be committed.
 
-    Segments that are held back are taken back where nothing that follows them passes.
+    Segments that are held back are taken back where nothing that follows them passes. Where the end of an answer has
+    failed under a rubric for finished ones, other ends are tried: what goes on would be judged well without being any
+    nearer to one.
     """
     root, held, attempts = search.tree.root, list(search.held), [failed]
+    search.seeks_end = search.judges_ends and failed.token_set.finish_reason is not None
     backup([search.tree.root.add_child(failed.token_set)], failed.verdict.value)  # a child whose value is known
     found = None
     try:
@@ -128,6 +132,7 @@ def _repair(search: Search, failed: Attempt) -> Steps[bool]:
             dead_end = _take_back(search)
             found = yield from _find(search, [], dead_end)
     finally:  # a budget or an error may end it while a segment is taken back that had passed
+        search.seeks_end = False
         if found is None:
             search.tree.root, search.held = root, held
     if found is None:
@@ -147,12 +152,20 @@ def _find(search: Search, attempts: list[Attempt], dead_end: Tokens | None = Non
     while num_left > 0:
         simulations = yield from simulate(search, min(config.num_parallel_leaves, num_left))
         num_left -= len(simulations)
+        tried = []
         for each in simulations:
             edges = [node.token_set for node in search.tree.path_to(each.leaf)[1:] if node.token_set is not None]
-            attempts.append(Attempt(joined([*edges, each.rollout]), each.verdict))
-            if _stands(search, attempts[-1], dead_end):
-                return attempts[-1]
+            tried.append(Attempt(joined([*edges, each.rollout]), each.verdict))
+        attempts += tried
+        found = _best_that_stands(search, tried, dead_end)
+        if found is not None:
+            return found
     return (yield from _find_guided(search, attempts, dead_end)) if config.proposals == "principled" else None
+
+
+def _best_that_stands(search: Search, tried: Sequence[Attempt], dead_end: Tokens | None) -> Attempt | None:
+    """The best attempt of a round that passes; of equals the one that selection preferred."""
+    return max((each for each in tried if _stands(search, each, dead_end)), key=_value, default=None)
 
 
 def _stands(search: Search, attempt: Attempt, dead_end: Tokens | None) -> bool:
@@ -165,26 +178,28 @@ def _stands(search: Search, attempt: Attempt, dead_end: Tokens | None) -> bool:
     return search.passes(attempt.verdict) and any(map(str.isalnum, token_set.text)) and not is_dead
 
 
+def _value(attempt: Attempt) -> float:
+    return attempt.verdict.value
+
+
 def _find_guided(search: Search, attempts: list[Attempt], dead_end: Tokens | None) -> Steps[Attempt | None]:
     """Asks for clauses by a writer that is told what the rubric wants, all of them at once."""
-    worst = min((attempt.verdict for attempt in attempts), key=lambda verdict: verdict.value)
-    guidance = search.judge.guidance(worst)
+    guidance = search.judge.guidance(min(attempts, key=_value).verdict)
     requests = [search.guided_clause(guidance, ordinal) for ordinal in range(search.config.num_children)]
     replies = dict.fromkeys((yield from ask_all(requests, search.take_events())))
     clauses = [clause for clause in replies if not _is_nothing(clause)]
     verdicts = yield from together(*(_evaluate(search, clause) for clause in clauses))
-    for clause, verdict in zip(clauses, verdicts, strict=True):
-        _record(search, clause, verdict)
-        attempts.append(Attempt(clause, verdict))
-        if _stands(search, attempts[-1], dead_end):
-            return attempts[-1]
-    return None
+    tried = [Attempt(clause, verdict) for clause, verdict in zip(clauses, verdicts, strict=True)]
+    for each in tried:
+        _record(search, each.token_set, each.verdict)
+    attempts += tried
+    return _best_that_stands(search, tried, dead_end)
 
 
 def _best(search: Search, attempts: Sequence[Attempt]) -> Attempt | None:
     """The best that may be committed though it does not pass, the first of equals."""
     allowed = [each for each in attempts if search.allows(each.verdict)]
-    return max(allowed, key=lambda each: each.verdict.value, default=None)
+    return max(allowed, key=_value, default=None)
 
 
 # The tree

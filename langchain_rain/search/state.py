@@ -21,7 +21,7 @@ from langchain_rain.search.protocol import (
 from langchain_rain.search.tree import Node, Tree, assign_priors, ranked_children
 
 MIN_CLAUSE_TOKENS = 4
-"""A draft goes on for as many tokens before a mark ends its clause: the number of an item and a line end are none."""
+"""Tokens that a clause has at least before a mark ends it: the number of an item and a line end are none."""
 
 MIN_REPAIR_TEMPERATURE = 0.7
 """Where a draft has failed nothing is sampled colder: the next best text would be the one that failed."""
@@ -62,6 +62,7 @@ class Search:
         drafted_ahead: the clause after the root, if it was written while what is before it was judged.
         num_passed: segments that passed since the last one that failed.
         num_taken_back: segments that were taken back since the last commit.
+        seeks_end: whether a rollout goes on to the end of the answer, as that is what has failed.
         num_simulations_committed: simulations up to the last commit.
     """
 
@@ -82,6 +83,7 @@ class Search:
     drafted_ahead: TokenSet | None = None
     num_passed: int = 0
     num_taken_back: int = 0
+    seeks_end: bool = False
     num_simulations_committed: int = 0
     num_simulations: int = 0
     num_rewinds: int = 0
@@ -150,8 +152,13 @@ class Search:
         )
 
     def rollout_of(self, leaf: Node) -> Rollout:
-        """Asks how the text of `leaf` goes on to the end of a clause; of the answer, if no less can be judged."""
-        return self._rollout(leaf.prefix, ordinal=0)
+        """Asks how the text of `leaf` goes on to the end of a clause; of the answer, if no less can be judged.
+
+        With `adaptive` both may be committed together, so they are as long as a clause that is drafted.
+        """
+        num_written = len(leaf.prefix) - len(self.tree.root.prefix)
+        min_tokens = max(0, MIN_CLAUSE_TOKENS - num_written) if self.config.adaptive else 0
+        return replace(self._rollout(leaf.prefix, ordinal=0), min_tokens=min_tokens)
 
     def clause_after(self, tokens: Tokens) -> Rollout:
         """Asks for the clause that follows the root and `tokens`."""
@@ -164,7 +171,7 @@ class Search:
         return replace(request, min_tokens=MIN_CLAUSE_TOKENS, guidance=guidance)
 
     def _rollout(self, prefix: Tokens, *, ordinal: int) -> Rollout:
-        stops_early = "prefix" in self.judge.applies_to
+        stops_early = "prefix" in self.judge.applies_to and not self.seeks_end
         return Rollout(
             self.context,
             prefix,
