@@ -53,7 +53,8 @@ def answer_and_cost(engine: Stepper, *requests: Request) -> tuple[list[Any], Cos
     for _ in range(MAX_STEPS):
         report = engine.step()
         replies.update(report.finished)
-        cost += Cost(bool(report.positions), sum(report.positions.values()))
+        found = sum(report.cached.values())
+        cost += Cost(bool(report.positions), sum(report.positions.values()), cached_positions=found)
         if len(replies) == len(tickets):
             return [replies[ticket] for ticket in tickets], cost
     raise AssertionError(f"{len(tickets) - len(replies)} requests are not answered after {MAX_STEPS} steps")

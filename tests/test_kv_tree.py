@@ -1,6 +1,7 @@
 """The memory of the cache: what it holds, how it grows and shrinks, and what happens when room is short."""
 
 import gc
+import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from langchain_rain.engines.work import ScoreWork
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import Context, Expand, Request, Score
 from tests.asking_in_turn import ASKED_IN_TURN, Asked, assert_naive_in_turn, question, rollout
-from tests.comparing import PROMPT, ROUNDING, answer, answer_and_cost, assert_same, search_job
+from tests.comparing import PROMPT, ROUNDING, answer, answer_and_cost, assert_same, counted_forward_passes, search_job
 from tests.naive_engine import NaiveEngine
 from tests.test_packing import grown
 from tests.tiny_models import tiny_llama, tiny_tokenizer
@@ -172,7 +173,8 @@ def test_room_is_made_for_what_the_oldest_needs_where_no_limit_is_given(
     assert_same(answer(engine, *requests), expected, tolerance=ROUNDING)
 
 
-def test_of_many_judgements_at_once_the_ends_alone_count() -> None:
+def test_of_many_judgements_at_once_the_ends_alone_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_STEP_POSITIONS", 10_000)
     room, context = admission.Admission("engine", None), Context("engine", 1)
     room.open(context, 10)
     score = Score(context, "", "", ("A", "B"))
@@ -299,3 +301,66 @@ def test_all_get_the_naive_replies_however_small_the_cache_is(
 
     assert_naive_in_turn(engine, NaiveEngine(MODEL, TOKENIZER), asked, cancelled=cancelled, after_step=check)
     assert engine._runner._tree.num_held == 0  # type: ignore[attr-defined]
+
+
+# --- Long texts --------------------------------------------------------------------------------------------------
+
+
+def test_a_long_prompt_is_read_over_several_steps_in_which_the_others_go_on(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MAX_STEP_POSITIONS", 10)
+    engine, naive = TransformersEngine(llama, tokenizer), NaiveEngine(llama, tokenizer)
+    long_prompt = "Is it warm? " * 6
+    short, long = engine.open("yes", max_tokens=40), engine.open(long_prompt, max_tokens=40)
+    engine.submit(rollout(short, max_tokens=20))
+    engine.step()
+    ticket = engine.submit(rollout(long, max_tokens=1))
+    with counted_forward_passes(llama) as shapes:
+        reports = [engine.step()]
+        while ticket not in reports[-1].finished:
+            reports.append(engine.step())
+    # The older rollout takes one position of ten in the first steps, the long prompt the others
+    assert [report.positions[ticket] for report in reports[:2]] == [9, 9]
+    assert [sum(report.positions.values()) for report in reports[:-1]] == [10] * (len(reports) - 1)
+    assert sum(report.positions[ticket] for report in reports) == long.num_prompt_tokens - 1  # both begin alike
+    assert max(lines * tokens for lines, tokens in shapes) == 10
+    assert_same(
+        reports[-1].finished[ticket],
+        naive.reply(rollout(naive.open(long_prompt, max_tokens=40), max_tokens=1)),
+        tolerance=ROUNDING,
+    )
+
+
+def test_of_a_long_prompt_no_more_counts_as_found_than_was_there(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MAX_STEP_POSITIONS", 10)
+    engine = TransformersEngine(llama, tokenizer)
+    first = engine.open("Is it warm? " * 6, max_tokens=8)
+    _, cost = answer_and_cost(engine, rollout(first, max_tokens=1))
+    assert (cost.cached_positions, cost.token_positions) == (0, first.num_prompt_tokens)
+    assert cost.forward_passes == math.ceil(first.num_prompt_tokens / 10)
+    second = engine.open("Is it warm? " * 6 + "no? " * 9, max_tokens=8)
+    _, cost = answer_and_cost(engine, rollout(second, max_tokens=1))
+    assert cost.cached_positions == first.num_prompt_tokens - 1  # its last token is a space that goes with what follows
+    assert cost.token_positions == second.num_prompt_tokens - cost.cached_positions > 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=ASKED_IN_TURN,
+    max_positions=st.integers(1, 12),
+    max_tokens=st.integers(26, 80),
+    cancelled=st.sets(st.integers(0, 6), max_size=2),
+)
+def test_all_get_the_naive_replies_however_few_positions_a_step_may_have(
+    asked: Sequence[Asked], max_positions: int, max_tokens: int, cancelled: set[int]
+) -> None:
+    engine, naive = TransformersEngine(MODEL, TOKENIZER, max_cache_tokens=max_tokens), NaiveEngine(MODEL, TOKENIZER)
+    tree = engine._runner._tree  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(admission, "MAX_STEP_POSITIONS", max_positions)
+        assert_naive_in_turn(engine, naive, asked, cancelled=cancelled)
+    assert engine.cache_info.peak_num_tokens <= max_tokens
+    assert tree.num_held == 0

@@ -5,9 +5,11 @@ work that is older may take the room of younger work, which then waits and is co
 forgotten: the oldest goes on always. So what is asked ahead may begin at once: twelve expansions side by side in a
 fifth of the cache they would fill take a third of the forward passes that they take one after the other, for half more
 positions.
+
+A step is bounded as well: a long text is read over several steps, in which what asks for a single token goes on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +28,11 @@ CACHE_FACTOR = 3
 
 MIN_CACHE_TOKENS = 8_192
 """How much is kept at least where no limit is given: the next request begins with the same rubric and system prompt."""
+
+
+MAX_STEP_POSITIONS = 2_048
+"""How many new tokens a step computes, but for one that every question may have: with what they see, they make the mask
+of a forward pass, and a step is what a budget may be overdrawn by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +63,15 @@ class Admitted:
     """What a step does for one piece of work.
 
     Attributes:
-        ends: the cached token at the place of each of its wants.
+        ends: the cached token at the place of each of its wants; None if it is too long for one step, and goes on in
+            the next one.
         new: those of them and before them that are to be computed, as nobody admitted before it needs them.
+        later: those that are left for the next steps; not in the tree.
     """
 
-    ends: list[CachedToken]
+    ends: list[CachedToken] | None
     new: list[CachedToken]
+    later: list[CachedToken]
 
 
 class Admission:
@@ -117,10 +127,12 @@ class Admission:
         self._make_room_for_judgements(works)
         admitted: dict[Ticket, Admitted] = {}
         refused: dict[Ticket, EngineError] = {}
+        num_left = MAX_STEP_POSITIONS
         for ticket, work in works.items():
-            plan = self._plan(ticket, work, admitted)
+            plan = self._plan(ticket, work, admitted, max(num_left, len(work.wants)))
             if isinstance(plan, Admitted):
                 admitted[ticket] = plan
+                num_left -= len(plan.new)
             elif not admitted:
                 assert self._limit is not None
                 refused[ticket] = EngineError(
@@ -130,7 +142,7 @@ class Admission:
                 )
         return admitted, refused
 
-    def _plan(self, ticket: Ticket, work: Work, admitted: Mapping[Ticket, Admitted]) -> Admitted | int:
+    def _plan(self, ticket: Ticket, work: Work, admitted: Mapping[Ticket, Admitted], max_new: int) -> Admitted | int:
         """What is to be done for a piece of work; the number of tokens it would need if there is no room for them."""
         new: list[CachedToken] = []
         ends = [self._find(want.place, new) for want in work.wants]
@@ -143,12 +155,28 @@ class Admission:
         needed = self.tree.num_held
         if self._limit is None and not admitted:
             self.tree.max_tokens = max(self.tree.max_tokens, needed)
-        if needed <= self.tree.max_tokens:
-            self.tree.give_slots(new)
-            return Admitted(ends, new)
+        if needed > self.tree.max_tokens:
+            self.release(ticket)
+            self.tree.unlink(new)
+            return needed
+        now, later = new[:max_new], new[max_new:]
+        if later:
+            self._hold_before(ticket, later)
+        self.tree.give_slots(now)
+        return Admitted(None if later else ends, now, later)
+
+    def _hold_before(self, ticket: Ticket, later: Sequence[CachedToken]) -> None:
+        """Takes back the tokens that are left for later steps; holds what comes before them."""
+        left, ends = set(later), []
+        for end in self._held[ticket]:
+            ancestor = end
+            while ancestor in left and ancestor.parent is not None:
+                ancestor = ancestor.parent
+            self.tree.hold(ancestor)
+            ends.append(ancestor)
         self.release(ticket)
-        self.tree.unlink(new)
-        return needed
+        self._held[ticket] = ends
+        self.tree.unlink(later)
 
     def _find(self, place: Place, new: list[CachedToken]) -> CachedToken:
         """The token at a place; those on the way that are missing are appended to `new`."""

@@ -107,7 +107,7 @@ class TreeRunner:
         except BaseException:
             self.clear()
             raise
-        for ticket in admitted:
+        for ticket in ran.answers:
             if works[ticket].is_passing:
                 self._admission.let_pass(ticket)
         return Ran({**refused, **ran.answers}, ran.positions, ran.cached)
@@ -119,8 +119,9 @@ class TreeRunner:
         asked = _Asked([], [], [], [])
         took_part = []
         for ticket, work in works.items():
-            is_new = False
-            for want, end in zip(work.wants, admitted[ticket].ends, strict=True):
+            ends = admitted[ticket].ends
+            is_new = ends is None
+            for want, end in zip(work.wants, ends, strict=True) if ends is not None else ():
                 if isinstance(want, Direction):
                     asked.directions.append(want)
                     asked.direction_ends.append(end)
@@ -136,13 +137,14 @@ class TreeRunner:
         answers = {
             ticket: [next(next_vector if isinstance(want, Direction) else next_got) for want in work.wants]
             for ticket, work in works.items()
+            if admitted[ticket].ends is not None
         }
         counts = Counter(to_fill.values())
         positions = {ticket: counts[ticket] for ticket in took_part}
-        return Ran(answers, positions, self._found_of_prompts(works, to_fill))
+        return Ran(answers, positions, self._found_of_prompts(works, admitted, to_fill))
 
     def _found_of_prompts(
-        self, works: Mapping[Ticket, Work], to_fill: Mapping[CachedToken, Ticket]
+        self, works: Mapping[Ticket, Work], admitted: Mapping[Ticket, Admitted], to_fill: Mapping[CachedToken, Ticket]
     ) -> dict[Ticket, int]:
         """How much was there already of the prompts of conversations that begin."""
         begins = {}
@@ -152,9 +154,8 @@ class TreeRunner:
                 begins[ticket] = work.context.num_prompt_tokens
         if not begins:  # as in nearly every step
             return {}
-        computed = Counter(
-            ticket for node, ticket in to_fill.items() if ticket in begins and node.position < begins[ticket]
-        )
+        missing = [*to_fill.items(), *((node, ticket) for ticket in begins for node in admitted[ticket].later)]
+        computed = Counter(ticket for node, ticket in missing if ticket in begins and node.position < begins[ticket])
         return {ticket: num_tokens - computed[ticket] for ticket, num_tokens in begins.items()}
 
     def _feeds(
