@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_rain.engines import prefix_tree
 from langchain_rain.engines.prefix_tree import SPARE_ENTRIES, CachedToken, PrefixTree
 
 
@@ -156,6 +157,19 @@ def test_lineages_that_part_do_not_share_what_follows() -> None:
     (longer,) = hold(tree, (1, 2, 3, 5, 6, 7, 8))
     assert tree.slots_to(longer).tolist() == [0, 1, 2, 4, 5, 6, 7]
     assert tree.slots_to(first).tolist() == [0, 1, 2]
+
+
+def test_lineages_of_many_branches_take_no_more_than_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_tree, "MAX_LINEAGE_ENTRIES", 100)
+    monkeypatch.setattr(prefix_tree, "LINEAGE_ENTRIES_PER_TOKEN", 0)
+    tree = PrefixTree(max_tokens=99)
+    branches = hold(tree, *((1, 2, 3, 4, number) for number in range(40)))
+    most = 0
+    for number, branch in enumerate(branches):
+        assert tree.slots_to(branch).tolist() == [0, 1, 2, 3, 4 + number]
+        arrays = {id(each.lineage): len(each.lineage.slots) for each in branches if each.lineage is not None}
+        most = max(most, sum(arrays.values()))
+    assert most == 100  # ten branches of five tokens, with room for as many again
 
 
 def test_compaction_moves_what_is_left_to_the_front_in_order() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_rain.engines import conversation as conversation_module
 from langchain_rain.engines.conversation import REPLACEMENT, Conversation, Reading
 from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.transformers import TransformersEngine
@@ -256,6 +257,18 @@ def test_a_reading_is_made_once() -> None:
     codec = codec_of()
     conversation = Conversation(codec.prompt_tokens(PROMPT), 9, ())
     assert codec.read(conversation, (40,)) is codec.read(conversation, (40,))
+
+
+def test_of_the_readings_of_a_long_answer_the_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation_module, "MAX_READ_TOKENS", 10)
+    codec = codec_of()
+    conversation = Conversation(codec.prompt_tokens(PROMPT), 99, ())
+    tokens = tokens_of("yes or no or yes")
+    texts = [codec.read(conversation, tokens[:end]).text for end in range(1, 6)]
+    assert [len(each) for each in conversation.readings] == [4, 5]  # of 1 + 2 + 3 + 4 + 5 tokens no more than 10
+    assert [codec.read(conversation, tokens[:end]).text for end in range(1, 6)] == texts
+    codec.read(conversation, (40,) * 20)
+    assert list(conversation.readings) == [(40,) * 20]
 
 
 ANSWERS = st.lists(st.integers(0, len(TOKENIZER) - 1) | st.sampled_from(tokens_of("🙂Hum\nan: é")), max_size=12)

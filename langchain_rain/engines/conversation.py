@@ -8,6 +8,10 @@ from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.wants import Place
 from langchain_rain.search.protocol import FinishReason, Tokens
 
+MAX_READ_TOKENS = 2**20
+"""How many tokens all readings that a conversation remembers may have together: some 16 MB. There is one for each token
+of an answer, so that of an answer of 4,000 tokens alone eight times as many would be kept."""
+
 REPLACEMENT = "\ufffd"
 """What an incomplete character decodes to."""
 
@@ -64,5 +68,17 @@ class Conversation:
     place: Place = field(init=False)  # the end of the prompt
     guided: dict[str, Place] = field(default_factory=dict)  # that of the prompt with some guidance before it
 
+    _num_read_tokens: int = 0
+
     def __post_init__(self) -> None:
         self.place = Place(None, self.prompt_tokens)
+
+    def remember(self, tokens: Tokens, reading: Reading) -> Reading:
+        """Keeps what `tokens` say; forgets what was kept first where it becomes too much. Returns `reading`."""
+        self.readings[tokens] = reading
+        self._num_read_tokens += len(tokens)
+        while self._num_read_tokens > MAX_READ_TOKENS and len(self.readings) > 1:
+            oldest = next(iter(self.readings))
+            del self.readings[oldest]
+            self._num_read_tokens -= len(oldest)
+        return reading

@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 NO_SLOT = -1
 """Of a token that is not cached: not yet, or not any more."""
 
+MAX_LINEAGE_ENTRIES = 2**22
+"""How many entries all lineages may have together, 32 MiB, or `LINEAGE_ENTRIES_PER_TOKEN` for each cached token if that
+is more; then they are found anew where they are needed."""
+
+LINEAGE_ENTRIES_PER_TOKEN = 64
+"""Half a KiB; keys and values of a token take from some KiB in a small model to some hundred in a large one."""
+
 SPARE_ENTRIES = 64
 """How many outdated entries the queue of leaves may hold beside twice the cached tokens, before it is tidied."""
 
@@ -74,6 +81,7 @@ class PrefixTree:
         self._leaves: list[tuple[int, int, CachedToken]] = []  # a heap; entries that no longer hold are skipped
         self._order = itertools.count()
         self._step = 0
+        self._num_lineage_entries = 0
 
     def begin_step(self) -> None:
         """What is held or let go from now on counts as used later than all before."""
@@ -165,16 +173,18 @@ class PrefixTree:
         """Moves all tokens to the first slots, in the order of theirs now; returns the slots from which they come."""
         nodes = sorted(self._cached(), key=lambda node: node.slot)
         moved = [node.slot for node in nodes]
+        self._drop_lineages()
         for slot, node in enumerate(nodes):
-            node.slot, node.lineage = slot, None
+            node.slot = slot
         self.num_slots = len(nodes)
         self._free.clear()
         return moved
 
     def clear(self) -> None:
         """Forgets everything, whoever holds it."""
+        self._drop_lineages()
         for node in self._cached():
-            node.slot, node.lineage = NO_SLOT, None
+            node.slot = NO_SLOT
         self.root.children.clear()
         self.num_cached = self.num_held = self.num_slots = 0
         self._free.clear()
@@ -198,9 +208,18 @@ class PrefixTree:
             if known is not None:
                 grown[:start] = known.slots[:start]
             known = Lineage(grown, start)
+            max_entries = max(MAX_LINEAGE_ENTRIES, LINEAGE_ENTRIES_PER_TOKEN * self.num_cached)
+            if self._num_lineage_entries + len(grown) > max_entries:
+                self._drop_lineages()
+            self._num_lineage_entries += len(grown)
         known.slots[start:end] = way[::-1]
         known.length = end
         return known
+
+    def _drop_lineages(self) -> None:
+        for node in self._cached():
+            node.lineage = None
+        self._num_lineage_entries = 0
 
     def _can_forget(self, node: CachedToken) -> bool:
         return node.is_cached and not node.children and not node.num_holds

@@ -278,9 +278,7 @@ class TextCodec:
     def read(self, conversation: Conversation, tokens: Tokens) -> Reading:
         """What the first `tokens` of an answer say."""
         reading = conversation.readings.get(tokens)
-        if reading is None:
-            reading = conversation.readings[tokens] = self._read(conversation, tokens)
-        return reading
+        return reading if reading is not None else conversation.remember(tokens, self._read(conversation, tokens))
 
     def _read(self, conversation: Conversation, tokens: Tokens) -> Reading:
         is_eos = bool(tokens) and tokens[-1] in self._eos_token_ids
