@@ -1,7 +1,7 @@
 """Requests that hypothesis makes up, asked while others are under way, and compared with the oracle's replies."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ MAX_STEPS = 300
 class Asked:
     """A request, and how many steps are made before the next one is asked."""
 
-    kind: Literal["expand", "one", "rollout", "score", "embed"]
+    kind: Literal["expand", "one", "rollout", "guided", "score", "embed"]
     prompt: str
     prefix: tuple[int, ...]
     seed: int
@@ -34,6 +34,8 @@ class Asked:
                 return Expand(context, self.prefix, 4, 1, num_draws=0, top_k=5, temperature=1.0, seed=self.seed)
             case "rollout":
                 return rollout(context, *self.prefix, max_tokens=4, seed=self.seed)
+            case "guided":
+                return replace(rollout(context, *self.prefix, max_tokens=2, seed=self.seed), guidance="No")
             case "score":
                 return question(context, f"Is it {self.seed}? ")
             case "embed":
@@ -51,7 +53,7 @@ def question(context: Context, text: str) -> Score:
 ASKED_IN_TURN = st.lists(
     st.builds(
         Asked,
-        kind=st.sampled_from(["expand", "one", "rollout", "score", "embed"]),
+        kind=st.sampled_from(["expand", "one", "rollout", "guided", "score", "embed"]),
         prompt=st.sampled_from(PROMPTS),
         prefix=st.lists(st.sampled_from([40, 50, 60]), max_size=3).map(tuple),
         seed=st.integers(0, 3),

@@ -123,10 +123,16 @@ class NaiveEngine:
         tokens: Tokens = ()
         total = 0.0
         while not self._is_rolled_out(request, tokens):
-            logprobs = self._next_logprobs((*self._guided_sequence(request), *tokens), request.temperature)
-            cumulative = np.cumsum(np.exp(logprobs))
-            token = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
-            tokens, total = (*tokens, token), total + float(logprobs[token])
+            logprobs = self._next_logprobs((*self._sequence(request), *tokens), request.temperature)
+            ids = np.arange(len(logprobs))
+            guided_prompt = self._guided_prompt(request)
+            if guided_prompt is not None:
+                ids = np.argsort(-logprobs, kind="stable")[:15]
+                ids = ids[np.exp(logprobs[ids]) >= 0.001 * np.exp(logprobs.max())]
+                sequence = (*guided_prompt, *request.prefix, *tokens)
+                logprobs = self._next_logprobs(sequence, request.temperature)[ids]
+            token, logprob = _draw(ids, logprobs, random.random())
+            tokens, total = (*tokens, token), total + logprob
         return self._token_set(request, tokens, total, is_greedy=False)
 
     def _is_rolled_out(self, request: Rollout, tokens: Tokens) -> bool:
@@ -162,18 +168,19 @@ class NaiveEngine:
     def _sequence(self, request: Expand | Rollout | Embed) -> Tokens:
         return self._conversations[request.context].prompt_tokens + request.prefix
 
-    def _guided_sequence(self, request: Rollout) -> Tokens:
+    def _guided_prompt(self, request: Rollout) -> Tokens | None:
         conversation = self._conversations[request.context]
         prompt, guidance = conversation.prompt, request.guidance
+        if not guidance:
+            return None
         if isinstance(prompt, str):
-            guided_prompt: str | Dialogue = f"{guidance}\n\n{prompt}" if guidance else prompt
+            guided_prompt: str | Dialogue = f"{guidance}\n\n{prompt}"
         else:
             guided_prompt = Dialogue(tuple(guided(prompt.messages, guidance)), tools=prompt.tools)
         tokens = self._codec.conversation(guided_prompt, max_tokens=0, stop=()).prompt_tokens
         config = self._model.config.get_text_config(decoder=True)
         longest = getattr(config, "max_position_embeddings", None) or 10**9
-        fits = len(tokens) + conversation.max_tokens <= longest
-        return (tokens if fits else conversation.prompt_tokens) + request.prefix
+        return tokens if len(tokens) + conversation.max_tokens <= longest else None
 
     def _finish_reason(self, request: Expand | Rollout, tokens: Tokens) -> str | None:
         return self._codec.read(self._conversations[request.context], request.prefix + tokens).finish_reason

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from langchain_core.embeddings import Embeddings
 from langchain_core.messages import HumanMessage, SystemMessage
 
@@ -170,6 +171,30 @@ def test_guidance_is_put_before_the_prompt_where_it_fits(llama: Any, tokenizer: 
     assert polite != plain
     assert fitting != plain
     assert too_long == plain
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0])  # at the lower one few tokens have a thousandth of the first one
+def test_a_guided_text_is_one_that_the_model_might_write_by_itself(
+    llama: Any, tokenizer: Any, temperature: float
+) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    context = engine.open(PROMPT, max_tokens=40)
+    requests = [
+        Rollout(context, (), (), max_tokens=8, temperature=temperature, seed=seed, guidance="Be polite.")
+        for seed in range(5)
+    ]
+    num_plausible = []
+    for guided in answer(engine, *requests):
+        for count, token in enumerate(guided.tokens):
+            sequence = torch.tensor([[*tokenizer(PROMPT).input_ids, *guided.tokens[:count]]])
+            with torch.inference_mode():
+                logits = llama(sequence).logits[0, -1] / temperature
+            plausible = (logits >= logits.max() + np.log(0.001)).nonzero().flatten()
+            assert token in plausible
+            assert token in logits.topk(15).indices
+            num_plausible.append(len(plausible))
+    assert len(num_plausible) == 40
+    assert (min(num_plausible) < 15) == (temperature < 1)
 
 
 @pytest.mark.parametrize("with_chat_template", [True, False])

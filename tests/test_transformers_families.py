@@ -146,6 +146,7 @@ def all_kinds(context: Context) -> list[Request]:
         Expand(context, (), 5, 1, num_draws=0, top_k=8, temperature=1.0, seed=1),
         Expand(context, (40, 50, 60), 5, 5, num_draws=4, top_k=8, temperature=1.0, seed=2),
         Rollout(context, (40, 50), until=(), max_tokens=5, temperature=1.0, seed=3),
+        Rollout(context, (40, 50), until=(), max_tokens=2, temperature=1.0, seed=3, guidance="Be kind."),
         Score(context, "Is it good? (A) yes (B) no", "The answer is: (", ("A", "B")),
         Score(context, "Is it good? (A) no (B) yes", "The answer is: (", ("A", "B")),
         Embed(context, (40, 50, 60, 70), num_tokens=3),

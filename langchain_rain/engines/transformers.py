@@ -249,17 +249,17 @@ class TransformersEngine:
         if isinstance(request, Expand):
             return ExpandWork(request, conversation, self._codec)
         if isinstance(request, Rollout):
-            return RolloutWork(request, conversation, self._codec, self._start(request, conversation))
+            return RolloutWork(request, conversation, self._codec, self._guided(request, conversation))
         if isinstance(request, Embed):
             return EmbedWork(request, conversation)
         return self._score_work(request)
 
-    def _start(self, request: Rollout, conversation: Conversation) -> Place:
-        """The end of the prompt, with guidance before it where both and the answer fit into the model's context."""
+    def _guided(self, request: Rollout, conversation: Conversation) -> Place | None:
+        """The end of the prompt with guidance before it, if there is any, and both and the answer fit into a text."""
         if not request.guidance:
-            return conversation.place
+            return None
         guided = self._codec.guided(conversation, request.guidance)
-        return guided if guided.num_tokens + conversation.max_tokens <= self.max_context else conversation.place
+        return guided if guided.num_tokens + conversation.max_tokens <= self.max_context else None
 
     def _score_work(self, request: Score) -> ScoreWork:
         tokens = self._codec.question_tokens(request.question, request.answer_prefix, request.wrapper)

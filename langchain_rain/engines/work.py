@@ -3,6 +3,7 @@
 Each piece of work says which questions it has, takes the answers, and has a reply in the end.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,6 +24,14 @@ from langchain_rain.search.protocol import (
     Tokens,
     TokenSet,
 )
+
+NUM_PLAUSIBLE = 15
+"""From how many tokens a guided text chooses at each place, the most probable ones without guidance: as many as the
+samples of a search come from."""
+
+MIN_PLAUSIBILITY = 0.001
+"""How probable each of them is at least, as a share of the most probable one: the constraint of contrastive decoding
+(arXiv 2210.15097, there 0.1), wide enough for a refusal that the model would seldom write."""
 
 
 class Work(Protocol):
@@ -142,40 +151,69 @@ class ExpandWork:
 
 @dataclass(slots=True, eq=False)
 class RolloutWork:
-    """`Rollout`: one token a step until a mark, the end or the limit, after the prompt that ends at `start`."""
+    """`Rollout`: one token after the other until a mark, the end or the limit.
+
+    Under guidance each token takes two steps: which ones are plausible after the prompt as it stands, and how probable
+    are these after the prompt that ends at `guided`? So the text is steered, and is still one that the model might
+    write by itself: a small model babbles behind a prompt it does not understand, and a judge may let that pass.
+    """
 
     request: Rollout
     conversation: Conversation
     codec: TextCodec
-    start: Place
+    guided: Place | None = None
     reply: TokenSet | None = None
     wants: Sequence[Want] = ()
     is_passing: bool = False
+    _place: Place = field(init=False)
     _tokens: Tokens = ()
     _logprob: float = 0.0
     _random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
         self._random = np.random.Generator(np.random.Philox(self.request.seed))
+        self._place = Place(self.conversation.place, self.request.prefix)
+        self.guided = None if self.guided is None else Place(self.guided, self.request.prefix)
         if self.request.prefix or self.request.max_tokens == 0:
             self._finish_at_mark()
-        self._ask(Place(self.start, self.request.prefix))
+        self._ask()
 
     @property
     def context(self) -> Context:
         """The conversation it belongs to."""
         return self.request.context
 
-    def _ask(self, place: Place) -> None:
-        self.wants = (Draw(place, self.request.temperature, (float(self._random.random()),)),)
+    def _ask(self) -> None:
+        temperature = self.request.temperature
+        if self.guided is not None:
+            self.wants = (MostProbable(self._place, temperature, NUM_PLAUSIBLE),)
+        else:
+            self.wants = (Draw(self._place, temperature, (float(self._random.random()),)),)
 
     def take(self, got: Sequence[Got]) -> None:
         """See `Work`."""
         ((ids, logprobs),) = got
-        token = int(ids[0])
+        (want,) = self.wants
+        if isinstance(want, Draw):
+            self._append(int(ids[0]), float(logprobs[0]))
+        elif isinstance(want, Probability):
+            self._append(*self._drawn(want.token_ids, logprobs))
+        elif self.guided is not None:
+            plausible = ids[logprobs >= logprobs.max() + math.log(MIN_PLAUSIBILITY)]
+            self.wants = (Probability(self.guided, tuple(plausible.tolist()), self.request.temperature),)
+
+    def _drawn(self, ids: Sequence[int], logprobs: NDArray[np.float64]) -> tuple[int, float]:
+        """One of `ids`, and its log probability among them."""
+        cumulative = np.exp(logprobs - logprobs.max()).cumsum()
+        index = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+        return ids[index], float(logprobs[index] - np.logaddexp.reduce(logprobs))
+
+    def _append(self, token: int, logprob: float) -> None:
         self._tokens += (token,)
-        self._logprob += float(logprobs[0])
-        self._ask(self.wants[0].place.after(token))
+        self._logprob += logprob
+        self._place = self._place.after(token)
+        self.guided = None if self.guided is None else self.guided.after(token)
+        self._ask()
         self._finish_at_mark()
 
     def _finish_at_mark(self) -> None:

@@ -91,7 +91,7 @@ class Rollout:
 
     No token at all if `prefix` is not empty and its text already ends so; with `min_tokens` an end in `until` counts
     only after that many. At most `max_tokens` tokens, None for as many as the context allows. `guidance` is put before
-    the model, where it fits into its context, so that it writes better.
+    the model, where it fits into its context, so that of what it might say anyway it says something better.
     """
 
     context: Context
