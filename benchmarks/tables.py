@@ -12,7 +12,7 @@ from benchmarks.measuring import Row, told
 from langchain_rain.files import write_whole
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ("against_vanilla", "against_naive", "scaling", "memory")
+NAMES = ("against_vanilla", "against_naive", "scaling", "memory", "repairs")
 MARK = "<!-- What follows is written by `python -m benchmarks.tables`. -->\n"
 
 
