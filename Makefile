@@ -62,7 +62,7 @@ rubric-eval: venv  ## how well the demo model judges its three rubrics, and what
 rubric-schema: venv  ## the JSON Schema of rubrics, after a change of theirs
 	$(BIN)/python scripts/rubric_schema.py
 
-bench: venv  ## cost and speed against plain sampling, how they grow, memory (half an hour, on an idle machine)
+bench: venv  ## cost and speed against plain sampling, how they grow, memory, repairs (40 minutes, on an idle machine)
 	for name in against_vanilla against_naive scaling memory repairs; do \
 	  $(BIN)/python -m benchmarks.$$name --threads $(THREADS) --out benchmarks/results/$$name.json || exit 1; \
 	done
