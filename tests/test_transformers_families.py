@@ -299,6 +299,33 @@ RECOMPUTED: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "local layers",
     ),
+    "rwkv": (
+        "RwkvConfig",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32},
+        "state that cannot be rewound",
+    ),
+    "qwen3-next, a hybrid with linear attention": (
+        "Qwen3NextConfig",
+        {
+            **SIZES,
+            "num_hidden_layers": 4,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "num_experts": 2,
+            "num_experts_per_tok": 1,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+        r"state that cannot be rewound \(linear_attention\)",
+    ),
+    "roberta, whose positions do not begin at 0": (
+        "RobertaConfig",
+        {**SIZES, "is_decoder": True, "pad_token_id": 3},
+        "share a cached beginning",
+    ),
+    "bert that sees what comes after": ("BertConfig", {**SIZES, "pad_token_id": 3}, "share a cached beginning"),
 }
 
 

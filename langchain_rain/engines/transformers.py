@@ -15,7 +15,7 @@ from langchain_core.embeddings import Embeddings
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from langchain_rain.engines.admission import check_limit
+from langchain_rain.engines.admission import CacheLimit, check_limit
 from langchain_rain.engines.base import StepReport, Ticket
 from langchain_rain.engines.conversation import Conversation
 from langchain_rain.engines.dialogue import Dialogue
@@ -26,7 +26,8 @@ from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.engines.recomputing import RecomputingRunner
 from langchain_rain.engines.runner import CacheInfo, Ran, Runner
 from langchain_rain.engines.text import TextCodec
-from langchain_rain.engines.tree_runner import TreeRunner, limit_of
+from langchain_rain.engines.tree_runner import TreeRunner
+from langchain_rain.engines.trying import bytes_per_token, reads_trees
 from langchain_rain.engines.wants import Place
 from langchain_rain.engines.work import EmbedWork, ExpandWork, RolloutWork, ScoreWork, Work
 from langchain_rain.errors import EngineError, RainConfigError
@@ -312,7 +313,28 @@ def _runner(model: Any, name: str, *, max_cache_tokens: int | None, max_cache_by
     check_limit("max_cache_tokens", max_cache_tokens)
     check_limit("max_cache_bytes", max_cache_bytes)
     reason = why_not_cached(model)
+    if reason is None and not reads_trees(model):
+        reason = "what it says of texts that share a cached beginning is not what it says of each of them"
     if reason is not None:
         warnings.warn(f"{name} computes every text anew, which takes long: {reason}.", UserWarning, stacklevel=3)
         return RecomputingRunner(model)
-    return TreeRunner(model, name, limit_of(model, max_cache_tokens=max_cache_tokens, max_cache_bytes=max_cache_bytes))
+    return TreeRunner(model, name, _limit(model, max_cache_tokens=max_cache_tokens, max_cache_bytes=max_cache_bytes))
+
+
+def _limit(model: Any, *, max_cache_tokens: int | None, max_cache_bytes: int | None) -> CacheLimit | None:
+    """The narrower one of the limits that a caller has given.
+
+    Raises:
+        RainConfigError: the memory is less than one token takes.
+    """
+    limits = []
+    if max_cache_tokens is not None:
+        limits.append(CacheLimit(max_cache_tokens, f"max_cache_tokens={max_cache_tokens}"))
+    if max_cache_bytes is not None:
+        per_token = bytes_per_token(model)
+        if max_cache_bytes < per_token:
+            raise RainConfigError(
+                f"max_cache_bytes: the cache takes {per_token} bytes a token, given {max_cache_bytes!r} for all of it."
+            )
+        limits.append(CacheLimit(max_cache_bytes // per_token, f"max_cache_bytes={max_cache_bytes}"))
+    return min(limits, key=lambda each: each.num_tokens, default=None)

@@ -19,8 +19,7 @@ from langchain_rain.engines.sampling import sampled
 from langchain_rain.engines.transfer import ToHost, to_device
 from langchain_rain.engines.wants import Direction, Got, NextToken
 from langchain_rain.engines.work import Work
-from langchain_rain.errors import RainConfigError
-from langchain_rain.search.protocol import Context
+from langchain_rain.search.protocol import Context, Tokens
 
 MAX_SLOTS_APART = 2**16
 """How many slots a forward pass may read at once in which every token has a line of its own."""
@@ -111,6 +110,17 @@ class TreeRunner:
             if works[ticket].is_passing:
                 self._admission.let_pass(ticket)
         return Ran({**refused, **ran.answers}, ran.positions, ran.cached)
+
+    def read(self, *texts: Tokens) -> list[torch.Tensor]:
+        """Computes what is new of some texts in one pass, for a trial; the logits `[vocabulary]` at their ends."""
+        self._tree.begin_step()
+        new: list[CachedToken] = []
+        ends = [self._tree.link(self._tree.root, text, new) for text in texts]
+        for end in ends:
+            self._tree.hold(end)
+        self._tree.give_slots(new)
+        logits = self._forward(pack(self._tree, [Feed([node for node in new if node not in ends], ends)]))
+        return [logits.parts[0][logits.row_of[end]] for end in ends]
 
     def _run(self, works: Mapping[Ticket, Work], admitted: Mapping[Ticket, Admitted]) -> Ran:
         if not works:
@@ -242,35 +252,3 @@ class TreeRunner:
         ways = zip(asked.directions, asked.direction_ends, strict=True)
         slots = [self._tree.slots_to(end)[-want.num_tokens :] for want, end in ways]
         return torch.stack([direction(hidden[each]) for each in to_device(hidden.device, *slots)])
-
-
-def limit_of(model: Any, *, max_cache_tokens: int | None, max_cache_bytes: int | None) -> CacheLimit | None:
-    """The narrower one of the limits that a caller has given.
-
-    Raises:
-        RainConfigError: the memory is less than one token takes.
-    """
-    limits = []
-    if max_cache_tokens is not None:
-        limits.append(CacheLimit(max_cache_tokens, f"max_cache_tokens={max_cache_tokens}"))
-    if max_cache_bytes is not None:
-        per_token = bytes_per_token(model)
-        if max_cache_bytes < per_token:
-            raise RainConfigError(
-                f"max_cache_bytes: the cache takes {per_token} bytes a token, given {max_cache_bytes!r} for all of it."
-            )
-        limits.append(CacheLimit(max_cache_bytes // per_token, f"max_cache_bytes={max_cache_bytes}"))
-    return min(limits, key=lambda each: each.num_tokens, default=None)
-
-
-@torch.inference_mode()
-def bytes_per_token(model: Any) -> int:
-    """What a token takes in the cache, measured with a forward pass over one."""
-    runner = TreeRunner(model, "")
-    tree = runner._tree
-    tree.begin_step()
-    new: list[CachedToken] = []
-    tree.hold(tree.link(tree.root, (0,), new))
-    tree.give_slots(new)
-    runner._forward(pack(tree, [Feed(new, [])]))
-    return runner.cache_info.num_bytes
