@@ -35,7 +35,8 @@ class Asked:
             case "rollout":
                 return rollout(context, *self.prefix, max_tokens=4, seed=self.seed)
             case "guided":
-                return replace(rollout(context, *self.prefix, max_tokens=2, seed=self.seed), guidance="No")
+                drawn = rollout(context, *self.prefix, max_tokens=2, seed=self.seed)
+                return replace(drawn, guidance="No", temperature=0.5)
             case "score":
                 return question(context, f"Is it {self.seed}? ")
             case "embed":

@@ -30,7 +30,7 @@ from langchain_rain.search.protocol import (
     Transcript,
     Verdict,
 )
-from langchain_rain.search.state import MIN_CLAUSE_TOKENS, MIN_REPAIR_TEMPERATURE
+from langchain_rain.search.state import MIN_CLAUSE_TOKENS, MIN_REPAIR_TEMPERATURE, Search
 from tests.scripted_games import RandomGame, ScriptedJudge, begin, games, judged
 from tests.test_lookahead import Paced, answer_of, pace_by_kind
 from tests.test_paper import NewestFirst, asked
@@ -328,6 +328,15 @@ def test_where_guidance_does_not_help_the_best_is_taken_of_all() -> None:
     assert play(engine, config)[0].text == "y"
 
 
+def test_of_guided_clauses_the_best_is_taken_and_they_are_as_long_as_others() -> None:
+    ends: dict[str, FinishReason] = {"y": "eos", "z": "eos"}
+    engine = Story({"": "ab."}, {"ab.": -1, "x": -1, "y": 0.875}, children={"": "x"}, ends=ends, guided={"": "yz"})
+    config = replace(DRAFTING, max_simulations=1, num_children=2, proposals="principled")
+    assert play(engine, config)[0].text == "z"
+    guided = [request for request in asked(engine, Rollout) if request.guidance]
+    assert [request.min_tokens for request in guided] == [MIN_CLAUSE_TOKENS] * 2
+
+
 # What is held back
 
 
@@ -383,6 +392,32 @@ def test_guided_clauses_without_a_token_are_no_answer() -> None:
     engine = Story({"": "ab."}, {"ab.": -1, "x": -1}, children={"": "x"}, guided={"": ["", ""]})
     config = replace(DRAFTING, max_simulations=1, num_children=2, proposals="principled")
     assert play(engine, config)[0].stop_reason == "dead_end"
+
+
+def test_what_was_taken_back_has_learnt_that_it_is_a_dead_end() -> None:
+    # "xp" is found in place of "a.", and passes; all that follows it is bad, and the search has it from there.
+    values = {"a.": -1, "xpb": -1, "xpq": -1, "y": -1}
+    engine = Story({"": "a.", "xp": "b"}, values, children={"": "xy", "x": "p", "xp": "q"}, rolled_out={"x": "p"})
+    play(engine, replace(DRAFTING, max_simulations=1, hold_back=1))
+    # Not again by way of x, which is known to pass
+    assert questions(engine)[:5] == ["a.", "xp", "xpb", "xpq", "y"]
+
+
+def test_segments_may_be_taken_back_again_once_others_are_committed() -> None:
+    # Twice all is bad behind a segment that is held back, and twice something else is found in its place.
+    drafts = {"": "a", "a": "b", "y": "c", "yc": "d", "ycd": "e", "ycx": "f", "yz": "g"}
+    values = {"ab": -1, "ax": -1, "ycde": -1, "ycdx": -1}
+    children = {"": "y", "a": "x", "ycd": "x", "yc": "z"}
+    engine = Story(drafts, values, children=children, ends={"ycz": "eos"})
+    result, _ = play(engine, replace(DRAFTING, max_simulations=1, hold_back=1))
+    assert (result.text, result.is_satisfied) == ("ycz", True)
+
+
+def test_a_segment_is_committed_with_the_value_it_was_judged_by() -> None:
+    drafts = {"": "a", "a": "b", "ax": "c"}
+    engine = Story(drafts, {"a": 0.875, "ab": -1}, children={"a": "x"}, ends={"axc": "eos"})
+    _, events = play(engine, replace(DRAFTING, hold_back=1))
+    assert [event.value for event in events if isinstance(event, Committed)] == [0.875, 1, 1]
 
 
 def test_without_holding_back_nothing_is_taken_back() -> None:
@@ -450,13 +485,53 @@ def test_where_an_end_has_failed_other_ends_are_tried() -> None:
         children={"ab.": "xy"},
         rolled_out={"ab.x": "x", "ab.y": "y"},
     )
-    search, job = begin(engine, DRAFTING)
+    config = replace(DRAFTING, max_rollout_tokens=9)
+    search, job = begin(engine, config)
     search.judge = JudgeOfEnds(search.context, applies_to=frozenset({"prefix", "final"}))
     result = run(job).result
     assert (result.text, result.is_satisfied, result.num_simulations) == ("ab.yy", True, 4)
-    assert questions(engine) == ["ab.", "ab.cd.|", "ab.xx|", "ab.yy|"]
-    *drafted, _, _ = asked(engine, Rollout)
-    assert [request.until == () for request in asked(engine, Rollout)] == [False] * len(drafted) + [True, True]
+    assert questions(engine) == ["ab.", "ab.cd.|", "ab.cd.", "ab.xx|", "ab.yy|"]
+    *drafted, _, _ = [(request.until, request.max_tokens) for request in asked(engine, Rollout)]
+    clause = (config.rollout_until, 9)
+    assert drafted == [clause] * len(drafted)
+    assert [(each.until, each.max_tokens) for each in asked(engine, Rollout)][-2:] == 2 * [((), None)]
+    assert not search.seeks_end
+
+
+def begin_with_ends(engine: Story, **settings: Any) -> tuple[Search, Job[SearchResult]]:
+    search, job = begin(engine, replace(DRAFTING, **settings))
+    search.judge = JudgeOfEnds(search.context, applies_to=frozenset({"prefix", "final"}))
+    return search, job
+
+
+def test_an_end_that_is_bad_as_a_beginning_too_is_repaired_by_a_clause() -> None:
+    engine = Story({"": "ab.", "x": "c"}, {"ab.|": -1, "ab.": -1}, ends={"ab.": "eos", "xc": "eos"}, children={"": "x"})
+    assert run(begin_with_ends(engine)[1]).result.text == "xc"
+    assert {request.until for request in asked(engine, Rollout)} == {DRAFTING.rollout_until}
+
+
+def test_a_rubric_for_finished_answers_alone_is_asked_about_nothing_else() -> None:
+    engine = Story({"": "ab."}, {"ab.|": -1}, ends={"ab.": "eos", "x": "eos"}, children={"": "x"})
+    search, job = begin(engine, DRAFTING)
+    search.judge = JudgeOfEnds(search.context, applies_to=frozenset({"final"}))
+    assert run(job).result.text == "x"
+    assert questions(engine) == ["ab.|", "x|"]
+
+
+def test_an_end_that_fails_a_rubric_for_beginnings_alone_is_repaired_by_a_clause() -> None:
+    engine = Story({"": "ab."}, {"ab.": -1}, ends={"ab.": "eos", "x": "eos"}, children={"": "x"})
+    play(engine)
+    assert questions(engine) == ["ab.", "x"]
+    assert {request.until for request in asked(engine, Rollout)} == {DRAFTING.rollout_until}
+
+
+def test_where_a_segment_is_taken_back_for_its_end_other_ends_are_tried_there_too() -> None:
+    ends: dict[str, FinishReason] = dict.fromkeys(("ab", "ax", "yz"), "eos")
+    values = {"ab|": -1, "ax|": -1}
+    engine = Story({"": "a", "a": "b"}, values, ends=ends, children={"": "y", "a": "x"}, rolled_out={"y": "z"})
+    search, job = begin_with_ends(engine, max_simulations=1, hold_back=1)
+    assert run(job).result.text == "yz"
+    assert [request.until for request in asked(engine, Rollout)][-1] == ()
     assert not search.seeks_end
 
 
@@ -470,11 +545,11 @@ def test_where_no_end_passes_the_search_gives_up() -> None:
         rolled_out={"x": "x", "y": "y", "z": "z"},
         guided={"": ["zz", "zz", "zz"]},
     )
-    search, job = begin(engine, replace(DRAFTING, proposals="principled", num_children=3))
-    search.judge = JudgeOfEnds(search.context, applies_to=frozenset({"prefix", "final"}))
+    search, job = begin_with_ends(engine, proposals="principled", num_children=3)
     result = run(job).result
     assert (result.text, result.stop_reason, result.is_satisfied) == ("", "dead_end", False)
-    assert questions(engine) == ["ab.|", "xx|", "yy|", "zz|", "|"]
+    assert questions(engine) == ["ab.|", "ab.", "xx|", "yy|", "zz|", "|"]
+    assert not search.seeks_end
     assert [request.until for request in asked(engine, Rollout)] == [DRAFTING.rollout_until, *[()] * 5]
 
 
@@ -510,6 +585,29 @@ def with_result(engine: Any, config: SearchConfig, **settings: Any) -> tuple[lis
     *events, outcome = stream(begin(engine, config, can_veto=True, **settings)[1])
     assert isinstance(outcome, Outcome)
     return events, replace(outcome.result, events=())
+
+
+APPLIES_TO: st.SearchStrategy[frozenset[AppliesTo]] = st.sampled_from(
+    [frozenset({"prefix"}), frozenset({"prefix", "final"}), frozenset({"final"})]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(games(has_vetoes=True), adaptive_configs(), APPLIES_TO)
+def test_with_any_rubric_no_state_of_a_repair_is_left_and_the_order_of_replies_does_not_matter(
+    game: RandomGame, config: SearchConfig, applies_to: frozenset[AppliesTo]
+) -> None:
+    def play_with(engine: ScriptedEngine) -> tuple[str, bool, int]:
+        search, job = begin(engine, config)
+        search.judge = JudgeOfEnds(search.context, applies_to=applies_to)
+        result = run(job).result
+        assert not search.seeks_end
+        assert search.held == []
+        assert result.verdict is not None
+        assert result.is_satisfied <= result.verdict.satisfies(config.accept_value)
+        return result.text, result.is_satisfied, result.num_simulations
+
+    assert play_with(game.engine()) == play_with(NewestFirst(game))
 
 
 @settings(max_examples=60, deadline=None)

@@ -256,10 +256,7 @@ def test_a_rubric_guides_to_the_good_options_of_the_criteria_that_were_not_met()
 
 def test_a_value_guides_by_itself_and_can_not_veto() -> None:
     judge = ValueJudge(ScriptedEngine().open("", max_tokens=1))
-    assert (
-        judge.guidance(Verdict(-0.456))
-        == "Write a better reply than one that was judged -0.46 on a scale from -1 to 1."
-    )
+    assert judge.guidance(Verdict(-0.456)) == "Write a better reply than the one that was rejected."
     assert not judge.can_veto
 
 

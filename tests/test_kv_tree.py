@@ -4,6 +4,7 @@ import gc
 import math
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rain.drivers import run
-from langchain_rain.engines import admission
+from langchain_rain.engines import admission, packing
 from langchain_rain.engines.base import Cost
 from langchain_rain.engines.kv_tree import TreeCache, TreeLayer, compacted, is_contiguous, resized
 from langchain_rain.engines.packing import Feed, pack
+from langchain_rain.engines.prefix_tree import PrefixTree
 from langchain_rain.engines.transformers import TransformersEngine
+from langchain_rain.engines.wants import Place, Probability
 from langchain_rain.engines.work import ScoreWork
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import Context, Expand, Request, Score
@@ -306,10 +309,15 @@ def test_all_get_the_naive_replies_however_small_the_cache_is(
 # --- Long texts --------------------------------------------------------------------------------------------------
 
 
-def test_a_long_prompt_is_read_over_several_steps_in_which_the_others_go_on(
-    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step reads ten tokens of long texts; what misses six is not long."""
     monkeypatch.setattr(admission, "MAX_STEP_POSITIONS", 10)
+    monkeypatch.setattr(admission, "MAX_SHORT_READ", 6)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_long_prompt_is_read_over_several_steps_in_which_the_others_go_on(llama: Any, tokenizer: Any) -> None:
     engine, naive = TransformersEngine(llama, tokenizer), NaiveEngine(llama, tokenizer)
     long_prompt = "Is it warm? " * 6
     short, long = engine.open("yes", max_tokens=40), engine.open(long_prompt, max_tokens=40)
@@ -332,10 +340,101 @@ def test_a_long_prompt_is_read_over_several_steps_in_which_the_others_go_on(
     )
 
 
-def test_of_a_long_prompt_no_more_counts_as_found_than_was_there(
-    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("small_steps")
+def test_what_misses_few_tokens_does_not_wait_for_a_long_prompt_that_was_there_before(
+    llama: Any, tokenizer: Any
 ) -> None:
-    monkeypatch.setattr(admission, "MAX_STEP_POSITIONS", 10)
+    engine = TransformersEngine(llama, tokenizer)
+    short = engine.open("yes", max_tokens=40)
+    answer(engine, rollout(short, max_tokens=1), question(short, "Is it good? "))
+    long = engine.submit(rollout(engine.open("Is it warm? " * 9, max_tokens=40), max_tokens=1))
+    engine.step()
+    younger = [engine.submit(each) for each in (question(short, "Is it good? no"), rollout(short, 70, max_tokens=2))]
+    first, second = engine.step(), engine.step()
+    assert [*first.finished, *second.finished] == younger
+    assert first.positions[long] == second.positions[long] == 10
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_what_is_read_of_a_long_prompt_stays_while_the_rest_is_read(llama: Any, tokenizer: Any) -> None:
+    prompt = "Is it warm? " * 6
+    num_tokens = len(tokenizer(prompt).input_ids)
+    engine = TransformersEngine(llama, tokenizer, max_cache_tokens=num_tokens + 6)
+    long = engine.open(prompt, max_tokens=6)
+    engine.submit(rollout(long, max_tokens=1))
+    engine.submit(rollout(engine.open("Options: yes or no " * 6, max_tokens=6), max_tokens=1))
+    for num_read in range(10, num_tokens, 10):
+        engine.step()
+        assert engine._runner._tree.num_held == num_read  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_two_long_prompts_read_no_more_in_a_step_than_one(llama: Any, tokenizer: Any) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    for prompt in ("Is it warm? " * 6, "Options: yes or no " * 6):
+        engine.submit(rollout(engine.open(prompt, max_tokens=40), max_tokens=1))
+    reports = [engine.step() for _ in range(3)]
+    assert [sum(report.positions.values()) for report in reports] == [11] * 3  # one more for the second to go on with
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_prompt_that_two_conversations_read_at_once_is_found_by_the_second(llama: Any, tokenizer: Any) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    contexts = [engine.open("Is it warm? " * 6, max_tokens=40) for _ in range(2)]
+    tickets = [engine.submit(rollout(each, max_tokens=1)) for each in contexts]
+    read, found = Counter[int](), Counter[int]()
+    for _ in range(10):
+        report = engine.step()
+        read += Counter(report.positions)
+        found += Counter(report.cached)
+    for ticket, context in zip(tickets, contexts, strict=True):
+        assert read[ticket] + found[ticket] == context.num_prompt_tokens
+    assert sum(read.values()) == contexts[0].num_prompt_tokens
+
+
+def test_what_waits_for_room_is_not_linked_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    room, context = admission.Admission("engine", admission.CacheLimit(100, "so many")), Context("engine", 1)
+    score = Score(context, "", "", ("A", "B"))
+    works = {number: ScoreWork(score, tuple(range(number, number + 80)), [(1,), (2,)]) for number in range(3)}
+    linked: list[Any] = []
+    link = PrefixTree.link
+
+    def note(tree: PrefixTree, *args: Any) -> Any:
+        linked.append(args)
+        return link(tree, *args)
+
+    monkeypatch.setattr(PrefixTree, "link", note)
+    admitted, refused = room.admit(works)
+    assert (list(admitted), refused, len(linked)) == ([0], {}, 1)
+
+
+def test_guided_rollouts_keep_both_prompts_where_there_is_room(llama: Any, tokenizer: Any) -> None:
+    def ask(limit: int | None) -> Cost:
+        engine = TransformersEngine(llama, tokenizer, max_cache_tokens=limit)
+        context = engine.open("Is it warm? " * 9, max_tokens=40)
+        requests = [replace(rollout(context, max_tokens=12, seed=seed), guidance="Be polite.") for seed in range(4)]
+        return answer_and_cost(engine, *requests)[1]
+
+    both = 2 * len(tokenizer("Is it warm? " * 9).input_ids) + 10
+    assert ask(both + 4 * 24).token_positions == ask(None).token_positions
+
+
+def test_questions_of_one_request_that_begin_alike_need_room_for_that_once() -> None:
+    room, context = admission.Admission("engine", admission.CacheLimit(14, "so many")), Context("engine", 1)
+    works = [ScoreWork(Score(context, "", "", ("A", "B")), (1,), [(1,), (2,)]) for _ in range(2)]
+    beginning = tuple(range(10))
+    fitting = [(*beginning, 1), (*beginning, 1, 2), (*beginning, 3, 4), (*beginning, 3, 4)]
+    for work, texts in zip(works, (fitting, [*fitting, (*beginning, 5)]), strict=True):
+        work.wants = [Probability(Place(None, tokens), (1, 2)) for tokens in texts]
+    admitted, refused = room.admit({1: works[0]})
+    assert (len(admitted[1].new), refused) == (14, {})
+    room.release(1)
+    _, refused = room.admit({2: works[1]})
+    assert "needs 15 tokens" in str(refused[2])
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_of_a_long_prompt_no_more_counts_as_found_than_was_there(llama: Any, tokenizer: Any) -> None:
     engine = TransformersEngine(llama, tokenizer)
     first = engine.open("Is it warm? " * 6, max_tokens=8)
     _, cost = answer_and_cost(engine, rollout(first, max_tokens=1))
@@ -351,16 +450,20 @@ def test_of_a_long_prompt_no_more_counts_as_found_than_was_there(
 @given(
     asked=ASKED_IN_TURN,
     max_positions=st.integers(1, 12),
+    max_short=st.integers(0, 12),
+    max_read=st.integers(1, 60),
     max_tokens=st.integers(26, 80),
     cancelled=st.sets(st.integers(0, 6), max_size=2),
 )
 def test_all_get_the_naive_replies_however_few_positions_a_step_may_have(
-    asked: Sequence[Asked], max_positions: int, max_tokens: int, cancelled: set[int]
+    asked: Sequence[Asked], max_positions: int, max_short: int, max_read: int, max_tokens: int, cancelled: set[int]
 ) -> None:
     engine, naive = TransformersEngine(MODEL, TOKENIZER, max_cache_tokens=max_tokens), NaiveEngine(MODEL, TOKENIZER)
     tree = engine._runner._tree  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(admission, "MAX_STEP_POSITIONS", max_positions)
+        patch.setattr(admission, "MAX_SHORT_READ", max_short)
+        patch.setattr(packing, "MAX_SLOTS_READ", max_read)
         assert_naive_in_turn(engine, naive, asked, cancelled=cancelled)
     assert engine.cache_info.peak_num_tokens <= max_tokens
     assert tree.num_held == 0

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from langchain_rain.engines.packing import Feed, pack
+from langchain_rain.engines import packing
+from langchain_rain.engines.packing import Feed, in_passes, pack
 from langchain_rain.engines.prefix_tree import NO_SLOT, CachedToken, PrefixTree
 from tests.test_prefix_tree import hold, tokens_to
 
@@ -124,3 +125,24 @@ def test_lines_hold_every_token_once_with_its_ancestors_and_no_line_holds_more_t
     assert packed.is_ancestor.any(axis=2).all()
     first_of = {node.slot: path[0].token for node, path in on_path.items()}
     assert all(len({first_of[slot] for slot in line}) <= 2 for line in packed.seen_slots.tolist())
+
+
+def test_all_conversations_go_through_in_one_pass_unless_that_reads_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, paths = grown((1, *range(39)), (2, *range(39)), (3, *range(29)), (4,), (5,))
+    feeds = [Feed([], path[-1:]) for path in paths]
+    long, as_long, shorter, one, other = feeds
+    assert in_passes(feeds) == [feeds]
+    assert in_passes([]) == []
+    monkeypatch.setattr(packing, "MAX_SLOTS_READ", 120)
+    assert in_passes(feeds) == [[long, as_long, shorter], [one, other]]  # 3 * 40, and what is far shorter apart
+    monkeypatch.setattr(packing, "MAX_SLOTS_READ", 80)
+    assert in_passes([one, shorter, long, as_long]) == [[long, as_long], [shorter], [one]]
+    monkeypatch.setattr(packing, "MAX_SLOTS_READ", 1)
+    assert in_passes(feeds[:2]) == [[long], [as_long]]
+
+
+def test_what_follows_new_tokens_of_others_goes_through_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "MAX_SLOTS_READ", 1)
+    _, ((*trunk, first), (*_, second), alone) = grown((1, 2, 3, 4), (1, 2, 5), (6,))
+    on_trunk, beside, apart = Feed(trunk, [first]), Feed([], [second]), Feed([], alone)
+    assert in_passes([beside, apart, on_trunk]) == [[beside, on_trunk], [apart]]

@@ -109,22 +109,25 @@ def test_what_is_held_twice_is_held_until_it_is_released_twice() -> None:
     assert tree.num_held == 0
 
 
-def test_what_finds_no_room_is_taken_back() -> None:
+def test_the_last_token_that_is_there_is_found_and_nothing_is_linked_in() -> None:
     tree = PrefixTree(max_tokens=3)
-    ask(tree, (1,))
-    (held,) = hold(tree, (2, 3))
+    ask(tree, (1, 2))
+    assert [each.token for each in tokens_to(tree.find(tree.root, (1, 2, 3)))] == [1, 2]
+    assert tree.find(tree.root, (4, 5)) is tree.root
+    assert texts(tree) == {(1, 2)}
+
+
+def test_no_more_tokens_are_linked_in_than_are_allowed() -> None:
+    tree = PrefixTree(max_tokens=9)
+    ask(tree, (1, 2))
     tree.begin_step()
     new: list[CachedToken] = []
-    end = tree.link(tree.root, (1, 4, 5), new)
-    tree.hold(end)
-    assert [node.token for node in new] == [4, 5]
-    assert tree.num_held == 5 > tree.max_tokens
-    tree.release(end)
-    tree.unlink(new)
-    assert texts(tree) == {(1,), (2, 3)}
-    tree.release(held)
-    ask(tree, (6,))
-    assert texts(tree) == {(2, 3), (6,)}
+    ends = [tree.link(tree.root, sequence, new, 3) for sequence in ((1, 2, 3, 4), (1, 2, 3, 5, 6), (1, 2, 3, 4))]
+    for end in ends:
+        tree.hold(end)
+    tree.give_slots(new)
+    assert [[each.token for each in tokens_to(end)] for end in ends] == [[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 3, 4]]
+    assert texts(tree) == {(1, 2, 3, 4), (1, 2, 3, 5)}
 
 
 def test_what_is_not_asked_again_is_forgotten_first_up_to_where_it_branches_off() -> None:
@@ -169,7 +172,22 @@ def test_lineages_of_many_branches_take_no_more_than_their_limit(monkeypatch: py
         assert tree.slots_to(branch).tolist() == [0, 1, 2, 3, 4 + number]
         arrays = {id(each.lineage): len(each.lineage.slots) for each in branches if each.lineage is not None}
         most = max(most, sum(arrays.values()))
-    assert most == 100  # ten branches of five tokens, with room for as many again
+    assert 80 < most <= 100  # nearly ten branches of five tokens, with room for as many again
+
+
+def test_a_way_is_found_again_from_where_others_part_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_tree, "MAX_LINEAGE_ENTRIES", 0)
+    monkeypatch.setattr(prefix_tree, "LINEAGE_ENTRIES_PER_TOKEN", 0)  # each new one drops the others
+    tree = PrefixTree(max_tokens=9999)
+    trunk = tuple(range(2000))
+    first, second, third = hold(tree, *((*trunk, number) for number in (1, 2, 3)))
+    assert tree.slots_to(first).tolist() == [*range(2000), 2000]
+    fork = first.parent
+    assert fork is not None
+    assert fork.lineage is first.lineage
+    assert tree.slots_to(second).tolist() == [*range(2000), 2001]
+    assert (first.lineage, second.lineage is not None) == (None, True)
+    assert tree.slots_to(third).tolist() == [*range(2000), 2002]
 
 
 def test_compaction_moves_what_is_left_to_the_front_in_order() -> None:
@@ -225,14 +243,15 @@ def test_slots_are_never_shared_and_held_tokens_stay(
         tree.begin_step()
         for sequence in sequences:
             new: list[CachedToken] = []
-            end = tree.link(tree.root, sequence, new)
-            tree.hold(end)
-            if tree.num_held > max_tokens:
-                tree.release(end)
-                tree.unlink(new)
-            else:
+            found = tree.find(tree.root, sequence)
+            tree.hold(found)
+            missing = sequence[found.position + 1 :]
+            if tree.num_held + len(missing) <= max_tokens:
+                end = tree.link(found, missing, new)
+                tree.hold(end)
                 tree.give_slots(new)
                 held.append((end, sequence))
+            tree.release(found)
         for _ in range(min(num_released, len(held))):
             end, _ = held.pop(0)
             tree.release(end)

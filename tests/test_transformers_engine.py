@@ -419,6 +419,7 @@ def test_a_conversation_that_overflows_spoils_no_other_one_that_begins_as_it_doe
 
     spoiled, beside = engine.open("}", max_tokens=40), engine.open(PROMPT, max_tokens=40)
     jobs: list[Request] = [siblings(spoiled), rollout(spoiled), most_probable(spoiled)]
+    jobs.append(replace(rollout(spoiled), guidance="Be polite."))
     if is_alone:
         answer(engine, *jobs)
     else:

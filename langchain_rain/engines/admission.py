@@ -6,11 +6,12 @@ forgotten: the oldest goes on always. So what is asked ahead may begin at once: 
 fifth of the cache they would fill take a third of the forward passes that they take one after the other, for half more
 positions.
 
-A step is bounded as well: a long text is read over several steps, in which what asks for a single token goes on.
+A step is bounded as well: a long text is read over several, in which what misses few tokens goes on.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from typing import Any
 
 from langchain_rain.engines.base import Ticket
@@ -18,7 +19,7 @@ from langchain_rain.engines.prefix_tree import CachedToken, PrefixTree
 from langchain_rain.engines.wants import Place
 from langchain_rain.engines.work import Work
 from langchain_rain.errors import EngineError, RainConfigError
-from langchain_rain.search.protocol import Context
+from langchain_rain.search.protocol import Context, Tokens
 
 CACHE_MARGIN = 200
 """Room, in tokens, for the siblings of a search beside its prompt and answer."""
@@ -31,8 +32,11 @@ MIN_CACHE_TOKENS = 8_192
 
 
 MAX_STEP_POSITIONS = 2_048
-"""How many new tokens a step computes, but for one that every question may have: with what they see, they make the mask
-of a forward pass, and a step is what a budget may be overdrawn by."""
+"""How many new tokens of long texts a step computes: with what they see, they make the mask of a forward pass, and by a
+step a budget may be overdrawn."""
+
+MAX_SHORT_READ = 128
+"""Work that misses no more tokens is not put off to a later step: the next token of a draft, the end of a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +67,20 @@ class Admitted:
     """What a step does for one piece of work.
 
     Attributes:
-        ends: the cached token at the place of each of its wants; None if it is too long for one step, and goes on in
-            the next one.
+        ends: the cached token at the place of each of its wants; None if it misses too much for one step.
         new: those of them and before them that are to be computed, as nobody admitted before it needs them.
-        later: those that are left for the next steps; not in the tree.
     """
 
     ends: list[CachedToken] | None
     new: list[CachedToken]
-    later: list[CachedToken]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The way to a place: the last token of it that is cached, and those that are missing."""
+
+    node: CachedToken
+    missing: Tokens
 
 
 class Admission:
@@ -129,7 +138,7 @@ class Admission:
         refused: dict[Ticket, EngineError] = {}
         num_left = MAX_STEP_POSITIONS
         for ticket, work in works.items():
-            plan = self._plan(ticket, work, admitted, max(num_left, len(work.wants)))
+            plan = self._plan(ticket, work, admitted, num_left)
             if isinstance(plan, Admitted):
                 admitted[ticket] = plan
                 num_left -= len(plan.new)
@@ -142,52 +151,54 @@ class Admission:
                 )
         return admitted, refused
 
-    def _plan(self, ticket: Ticket, work: Work, admitted: Mapping[Ticket, Admitted], max_new: int) -> Admitted | int:
+    def _plan(self, ticket: Ticket, work: Work, admitted: Mapping[Ticket, Admitted], num_left: int) -> Admitted | int:
         """What is to be done for a piece of work; the number of tokens it would need if there is no room for them."""
-        new: list[CachedToken] = []
-        ends = [self._find(want.place, new) for want in work.wants]
-        for end in ends:
-            self.tree.hold(end)
+        ways = [self._way(want.place) for want in work.wants]
+        kept = [self._way(place).node for place in work.keeps]
+        ends = [way.node for way in ways]
+        for node in (*ends, *kept):
+            self.tree.hold(node)
         self.release(ticket)  # what it has held until now, after the new ends, so that all before them stays held
-        self._held[ticket] = ends
-        while self.tree.num_held > self.tree.max_tokens and self._suspend_youngest(ticket, admitted):
-            pass
-        needed = self.tree.num_held
+        self._held[ticket] = [*ends, *kept]
+        num_missing = _num_distinct(ways)
+        while self.tree.num_held + num_missing > self.tree.max_tokens:
+            if not self._suspend_youngest(ticket, admitted):
+                break
+        needed = self.tree.num_held + num_missing
+        if needed > self.tree.max_tokens and kept:  # it can do without
+            for node in kept:
+                self.tree.release(node)
+            self._held[ticket], kept = ends, []
+            needed = self.tree.num_held + num_missing
         if self._limit is None and not admitted:
             self.tree.max_tokens = max(self.tree.max_tokens, needed)
         if needed > self.tree.max_tokens:
             self.release(ticket)
-            self.tree.unlink(new)
             return needed
-        now, later = new[:max_new], new[max_new:]
-        if later:
-            self._hold_before(ticket, later)
-        self.tree.give_slots(now)
-        return Admitted(None if later else ends, now, later)
+        max_new = num_missing if num_missing <= MAX_SHORT_READ else max(num_left, len(ways))
+        new: list[CachedToken] = []
+        for index, (way, want) in enumerate(zip(ways, work.wants, strict=True)):
+            ends[index] = want.place.reached = self.tree.link(way.node, way.missing, new, max_new)
+            self.tree.hold(ends[index])
+            self.tree.release(way.node)
+        self._held[ticket] = [*ends, *kept]
+        self.tree.give_slots(new)
+        return Admitted(ends if len(new) == num_missing else None, new)
 
-    def _hold_before(self, ticket: Ticket, later: Sequence[CachedToken]) -> None:
-        """Takes back the tokens that are left for later steps; holds what comes before them."""
-        left, ends = set(later), []
-        for end in self._held[ticket]:
-            ancestor = end
-            while ancestor in left and ancestor.parent is not None:
-                ancestor = ancestor.parent
-            self.tree.hold(ancestor)
-            ends.append(ancestor)
-        self.release(ticket)
-        self._held[ticket] = ends
-        self.tree.unlink(later)
-
-    def _find(self, place: Place, new: list[CachedToken]) -> CachedToken:
-        """The token at a place; those on the way that are missing are appended to `new`."""
-        if place.node is not None and place.node.is_cached:
-            return place.node
-        if place.parent is not None and place.parent.is_cached:
-            place.node = self.tree.link(place.parent, place.tokens[-1:], new)
-        else:
-            start = self.tree.root if place.start is None else self._find(place.start, new)
-            place.node = self.tree.link(start, place.tokens, new)
-        return place.node
+    def _way(self, place: Place) -> _Way:
+        """How far a place is cached; remembered, so that the next look begins there."""
+        start, num_before = self.tree.root, place.start.num_tokens if place.start is not None else 0
+        if place.reached is not None and place.reached.is_cached:
+            start = place.reached
+        elif place.start is not None:
+            before = self._way(place.start)
+            if before.missing:
+                return _Way(before.node, before.missing + place.tokens)
+            start = before.node
+        num_read = start.position + 1
+        rest = place.tokens[num_read - num_before :] if num_read >= num_before else place.sequence[num_read:]
+        place.reached = self.tree.find(start, rest)
+        return _Way(place.reached, rest[place.reached.position - start.position :])
 
     def _suspend_youngest(self, ticket: Ticket, admitted: Mapping[Ticket, Admitted]) -> bool:
         """Lets go what the youngest piece of work holds that is not in this step yet; False if there is none."""
@@ -222,3 +233,18 @@ class Admission:
 
     def _needed_by_all(self) -> int:
         return max(MIN_CACHE_TOKENS, sum(self._shares.values()))
+
+
+def _num_distinct(ways: Sequence[_Way]) -> int:
+    """How many tokens are missing on some ways together: those that begin alike share their beginnings."""
+    if len(ways) == 1:
+        return len(ways[0].missing)
+    missing = sorted({(id(way.node), way.missing) for way in ways})
+    num_shared = sum(
+        _num_common(one, other) for (node, one), (of_other, other) in pairwise(missing) if node == of_other
+    )
+    return sum(len(tokens) for _, tokens in missing) - num_shared
+
+
+def _num_common(one: Tokens, other: Tokens) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -81,6 +81,54 @@ class _Run:
         )
 
 
+MAX_SLOTS_READ = 2**17
+"""How many slots of the cache a forward pass may read in all its lines together, before a step takes several."""
+
+MAX_DEPTH_RATIO = 4
+"""How much deeper than others a conversation in the same pass then may be: each line reads as much as the deepest."""
+
+
+def in_passes(feeds: Sequence[Feed]) -> list[list[Feed]]:
+    """The feeds of a step by the forward pass in which they go: all in one, unless that would read too much.
+
+    What depends on new tokens of another feed stays with it.
+    """
+    if not feeds or len(feeds) * max(map(_depth, feeds)) <= MAX_SLOTS_READ:
+        return [list(feeds)] if feeds else []
+    passes: list[list[Feed]] = []
+    deepest = 0
+    for cluster in sorted(_clusters(feeds), key=lambda each: max(map(_depth, each)), reverse=True):
+        depth = max(map(_depth, cluster))
+        has_room = passes and (len(passes[-1]) + len(cluster)) * deepest <= MAX_SLOTS_READ
+        if has_room and depth * MAX_DEPTH_RATIO >= deepest:
+            passes[-1] += cluster
+        else:
+            passes.append(list(cluster))
+            deepest = depth
+    return passes
+
+
+def _depth(feed: Feed) -> int:
+    return 1 + max(node.position for node in (*feed.without_logits, *feed.with_logits))
+
+
+def _clusters(feeds: Sequence[Feed]) -> list[list[Feed]]:
+    """Feeds of which none has new tokens that follow new tokens of another cluster."""
+    number_of = {
+        node: number for number, feed in enumerate(feeds) for node in (*feed.without_logits, *feed.with_logits)
+    }
+    cluster_of = [[number] for number in range(len(feeds))]
+    for node, number in number_of.items():
+        assert node.parent is not None
+        own, other = cluster_of[number], cluster_of[number_of.get(node.parent, number)]
+        if own is not other:
+            own += other
+            for each in other:
+                cluster_of[each] = own
+    distinct = {id(each): each for each in cluster_of}
+    return [[feeds[number] for number in each] for each in distinct.values()]
+
+
 def pack(tree: PrefixTree, feeds: Sequence[Feed], *, in_shared_lines: bool = True) -> Packed:
     """Lays out the new tokens of `feeds`.
 

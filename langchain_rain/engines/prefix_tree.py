@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 NO_SLOT = -1
 """Of a token that is not cached: not yet, or not any more."""
 
-MAX_LINEAGE_ENTRIES = 2**22
-"""How many entries all lineages may have together, 32 MiB, or `LINEAGE_ENTRIES_PER_TOKEN` for each cached token if that
-is more; then they are found anew where they are needed."""
+MAX_LINEAGE_ENTRIES = 2**23
+"""How many entries lineages may get together before all are dropped, 64 MiB, or `LINEAGE_ENTRIES_PER_TOKEN` for each
+cached token if that is more; those that are needed are then found anew."""
 
-LINEAGE_ENTRIES_PER_TOKEN = 64
-"""Half a KiB; keys and values of a token take from some KiB in a small model to some hundred in a large one."""
+LINEAGE_ENTRIES_PER_TOKEN = 128
+"""A KiB; keys and values of a token take from some KiB in a small model to some hundred in a large one."""
+
+SPARE_LINEAGE_ENTRIES = 256
+"""How much further a lineage may grow, at most, before it is copied."""
 
 SPARE_ENTRIES = 64
 """How many outdated entries the queue of leaves may hold beside twice the cached tokens, before it is tidied."""
@@ -66,8 +69,8 @@ class CachedToken:
 class PrefixTree:
     """The cached tokens of an engine, at most `max_tokens`.
 
-    Whoever asks links tokens in (`link`), holds the ends (`hold`), and then either has slots given to what is new
-    (`give_slots`, if `num_held` does not exceed `max_tokens`) or takes all back (`release`, `unlink`).
+    Whoever asks looks for tokens (`find`) and holds what is there (`hold`). If what is missing has room beside all that
+    is held, it is linked in (`link`), held, and given slots (`give_slots`).
     """
 
     def __init__(self, max_tokens: int) -> None:
@@ -87,25 +90,34 @@ class PrefixTree:
         """What is held or let go from now on counts as used later than all before."""
         self._step += 1
 
-    def link(self, start: CachedToken, tokens: Sequence[int], new: list[CachedToken]) -> CachedToken:
-        """The last of `tokens` after `start`; those that are missing are linked in and appended to `new`."""
+    def find(self, start: CachedToken, tokens: Sequence[int]) -> CachedToken:
+        """The last of `tokens` after `start` that is there; `start` itself if none is."""
         node = start
         for token in tokens:
             child = node.children.get(token)
             if child is None:
+                break
+            node = child
+        return node
+
+    def link(
+        self, start: CachedToken, tokens: Sequence[int], new: list[CachedToken], max_new: int | None = None
+    ) -> CachedToken:
+        """The last of `tokens` after `start`; those that are missing are linked in and appended to `new`.
+
+        No more than make `new` as long as `max_new`: then the last token that there is room for.
+        """
+        node = start
+        for token in tokens:
+            child = node.children.get(token)
+            if child is None:
+                if max_new is not None and len(new) >= max_new:
+                    break
                 child = CachedToken(token, node, node.position + 1, created_at=self._step)
                 node.children[token] = child
                 new.append(child)
             node = child
         return node
-
-    def unlink(self, new: Sequence[CachedToken]) -> None:
-        """Takes back tokens that were linked in and got no slots; nobody may hold them."""
-        for node in reversed(new):
-            assert node.parent is not None
-            assert not node.is_cached
-            del node.parent.children[node.token]
-            self._offer(node.parent)
 
     def hold(self, node: CachedToken) -> None:
         """Keeps `node` and all before it until it is released as often."""
@@ -199,22 +211,30 @@ class PrefixTree:
     def _lineage(self, node: CachedToken) -> Lineage:
         way, ancestor = [], node
         while ancestor.parent is not None and ancestor.lineage is None:
-            way.append(ancestor.slot)
+            way.append(ancestor)
             ancestor = ancestor.parent
         known, start = ancestor.lineage, ancestor.position + 1
         end = node.position + 1
         if known is None or known.length != start or len(known.slots) < end:  # grown from elsewhere, or full
-            grown = np.empty(2 * end, np.int64)
+            grown = np.empty(end + min(end, SPARE_LINEAGE_ENTRIES), np.int64)
             if known is not None:
                 grown[:start] = known.slots[:start]
+            self._make_room_for_lineage(len(grown))
             known = Lineage(grown, start)
-            max_entries = max(MAX_LINEAGE_ENTRIES, LINEAGE_ENTRIES_PER_TOKEN * self.num_cached)
-            if self._num_lineage_entries + len(grown) > max_entries:
-                self._drop_lineages()
-            self._num_lineage_entries += len(grown)
-        known.slots[start:end] = way[::-1]
+        known.slots[start:end] = [each.slot for each in reversed(way)]
         known.length = end
+        for each in way:
+            if len(each.children) > 1:  # others will come by here too
+                each.lineage = known
         return known
+
+    def _make_room_for_lineage(self, num_entries: int) -> None:
+        """Drops all lineages where they have become too many; those that are in use are found again."""
+        self._num_lineage_entries += num_entries
+        limit = max(MAX_LINEAGE_ENTRIES, LINEAGE_ENTRIES_PER_TOKEN * self.num_cached)
+        if self._num_lineage_entries > limit:
+            self._drop_lineages()
+            self._num_lineage_entries = num_entries
 
     def _drop_lineages(self) -> None:
         for node in self._cached():

@@ -1,5 +1,6 @@
 """Runs a model over one tree of cached keys and values: each token is computed once for all who share it."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from langchain_rain.engines.admission import Admission, Admitted, CacheLimit
 from langchain_rain.engines.base import Ticket
 from langchain_rain.engines.kv_tree import TreeCache
 from langchain_rain.engines.masks import Masks
-from langchain_rain.engines.packing import Feed, Packed, pack
+from langchain_rain.engines.packing import Feed, Packed, in_passes, pack
 from langchain_rain.engines.prefix_tree import CachedToken
 from langchain_rain.engines.runner import CacheInfo, ForwardPass, Ran, direction, input_device
 from langchain_rain.engines.sampling import sampled
@@ -67,6 +68,7 @@ class TreeRunner:
         self._admission = Admission(name, limit)
         self._tree = self._admission.tree
         self._begun: set[Context] = set()
+        self._num_read: Counter[Context] = Counter()  # of the prompts that are being read
 
     @property
     def cache_info(self) -> CacheInfo:
@@ -81,6 +83,7 @@ class TreeRunner:
     def close(self, context: Context) -> None:
         """See `Runner`; memory beyond what the others need is given back."""
         self._begun.discard(context)
+        self._num_read.pop(context, None)
         self._admission.close(context)
         if self._cache.capacity > self._tree.max_tokens:
             self._cache.compact(self._tree.compact(), self._tree.max_tokens)
@@ -156,17 +159,24 @@ class TreeRunner:
     def _found_of_prompts(
         self, works: Mapping[Ticket, Work], admitted: Mapping[Ticket, Admitted], to_fill: Mapping[CachedToken, Ticket]
     ) -> dict[Ticket, int]:
-        """How much was there already of the prompts of conversations that begin."""
-        begins = {}
+        """How much was there already of the prompts that are read to their ends now: all that they did not compute."""
+        reads: dict[Context, Ticket] = {}
         for ticket, work in works.items():
             if not work.is_passing and work.context not in self._begun:
-                self._begun.add(work.context)
-                begins[ticket] = work.context.num_prompt_tokens
-        if not begins:  # as in nearly every step
+                reads.setdefault(work.context, ticket)
+        if not reads:  # as in nearly every step
             return {}
-        missing = [*to_fill.items(), *((node, ticket) for ticket in begins for node in admitted[ticket].later)]
-        computed = Counter(ticket for node, ticket in missing if ticket in begins and node.position < begins[ticket])
-        return {ticket: num_tokens - computed[ticket] for ticket, num_tokens in begins.items()}
+        length_of = {ticket: context.num_prompt_tokens for context, ticket in reads.items()}
+        computed = Counter(
+            ticket for node, ticket in to_fill.items() if ticket in length_of and node.position < length_of[ticket]
+        )
+        found = {}
+        for context, ticket in reads.items():
+            self._num_read[context] += computed[ticket]
+            if admitted[ticket].ends is not None:
+                self._begun.add(context)
+                found[ticket] = length_of[ticket] - self._num_read.pop(context)
+        return found
 
     def _feeds(
         self, to_fill: Mapping[CachedToken, Ticket], works: Mapping[Ticket, Work], asked: _Asked
@@ -180,8 +190,7 @@ class TreeRunner:
 
     def _answers(self, asked: _Asked, feeds: Sequence[Feed]) -> tuple[list[Got], list[Got]]:
         """The answers to next-token questions, and those to the others."""
-        packed = pack(self._tree, feeds) if feeds else None
-        logits = self._forward(packed) if packed is not None else _Logits([], {})
+        logits = _joined([self._forward(pack(self._tree, each)) for each in in_passes(feeds)])
         answers, is_sound = self._fetched(asked, logits)
         if not is_sound:
             answers, _ = self._fetched(asked, self._forward_apart(feeds))
@@ -211,17 +220,13 @@ class TreeRunner:
         nodes = [node for feed in feeds for node in (*feed.without_logits, *feed.with_logits)]
         wants_logits = {node for feed in feeds for node in feed.with_logits}
         nodes.sort(key=lambda node: node.position)
-        joined = _Logits([], {})
+        passes = []
         while nodes:
             count = max(1, MAX_SLOTS_APART // (nodes[-1].position + 1))
             part, nodes = nodes[:count], nodes[count:]
-            packed = pack(self._tree, [Feed([], [node]) for node in part], in_shared_lines=False)
-            logits = self._forward(packed)
-            for node in part:
-                if node in wants_logits:
-                    joined.row_of[node] = len(joined.parts)
-                    joined.parts.append(logits.parts[0][logits.row_of[node]][None])
-        return joined
+            apart = [Feed([], [node]) if node in wants_logits else Feed([node], []) for node in part]
+            passes.append(self._forward(pack(self._tree, apart, in_shared_lines=False)))
+        return _joined(passes)
 
     def _forward(self, packed: Packed) -> _Logits:
         sliding = self._masks.sliding(packed)
@@ -252,3 +257,14 @@ class TreeRunner:
         ways = zip(asked.directions, asked.direction_ends, strict=True)
         slots = [self._tree.slots_to(end)[-want.num_tokens :] for want, end in ways]
         return torch.stack([direction(hidden[each]) for each in to_device(hidden.device, *slots)])
+
+
+def _joined(passes: Sequence[_Logits]) -> _Logits:
+    """What came out of several passes, together."""
+    parts = [part for each in passes for part in each.parts]
+    first_rows = itertools.accumulate((len(part) for part in parts), initial=0)
+    row_of = {
+        node: first + row for each, first in zip(passes, first_rows, strict=False) for node, row in each.row_of.items()
+    }
+    sound = [each.is_sound for each in passes if each.is_sound is not None]
+    return _Logits(parts, row_of, torch.stack(sound).all() if sound else None)

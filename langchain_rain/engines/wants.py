@@ -15,18 +15,16 @@ class Place:
     """Where in a text something is asked: after `tokens`, which follow those of `start`.
 
     Attributes:
-        node: the last token in the cache, as a runner has found it last.
-        parent: the token before the last one, likewise.
+        reached: the last of all these tokens that is in the cache, as a runner has found it last.
     """
 
     start: "Place | None"
     tokens: Tokens
-    node: CachedToken | None = None
-    parent: CachedToken | None = None
+    reached: CachedToken | None = None
 
     def after(self, token: int) -> "Place":
         """One token further."""
-        return Place(self.start, (*self.tokens, token), parent=self.node)
+        return Place(self.start, (*self.tokens, token), self.reached)
 
     @property
     def sequence(self) -> Tokens:

@@ -50,6 +50,10 @@ class Work(Protocol):
         """Its questions, the same until they are answered; all their places have the same number of tokens."""
 
     @property
+    def keeps(self) -> Sequence[Place]:
+        """Places that it will ask about again, besides those of its wants: they stay cached where there is room."""
+
+    @property
     def is_passing(self) -> bool:
         """Whether what it asks about will hardly be asked about again."""
 
@@ -79,6 +83,7 @@ class ExpandWork:
     codec: TextCodec
     reply: list[TokenSet] | None = None
     wants: Sequence[Want] = ()
+    keeps: Sequence[Place] = ()
     is_passing: bool = False
     _branches: list[_Branch] = field(default_factory=list)
     # The growing branches by the place they stand at: those that have drawn the same so far are asked about once.
@@ -154,18 +159,21 @@ class RolloutWork:
     """`Rollout`: one token after the other until a mark, the end or the limit.
 
     Under guidance each token takes two steps: which ones are plausible after the prompt as it stands, and how probable
-    are these after the prompt that ends at `guided`? So the text is steered, and is still one that the model might
-    write by itself: a small model babbles behind a prompt it does not understand, and a judge may let that pass.
+    are these after the prompt with guidance, which ends at `guided_start`? So the text is steered, and is still one
+    that the model might write by itself: a small model babbles behind a prompt it does not understand, and a judge may
+    let that pass.
     """
 
     request: Rollout
     conversation: Conversation
     codec: TextCodec
-    guided: Place | None = None
+    guided_start: Place | None = None
     reply: TokenSet | None = None
     wants: Sequence[Want] = ()
+    keeps: Sequence[Place] = ()
     is_passing: bool = False
     _place: Place = field(init=False)
+    _guided_place: Place | None = None
     _tokens: Tokens = ()
     _logprob: float = 0.0
     _random: np.random.Generator = field(init=False)
@@ -173,7 +181,8 @@ class RolloutWork:
     def __post_init__(self) -> None:
         self._random = np.random.Generator(np.random.Philox(self.request.seed))
         self._place = Place(self.conversation.place, self.request.prefix)
-        self.guided = None if self.guided is None else Place(self.guided, self.request.prefix)
+        if self.guided_start is not None:
+            self._guided_place = Place(self.guided_start, self.request.prefix)
         if self.request.prefix or self.request.max_tokens == 0:
             self._finish_at_mark()
         self._ask()
@@ -185,7 +194,8 @@ class RolloutWork:
 
     def _ask(self) -> None:
         temperature = self.request.temperature
-        if self.guided is not None:
+        if self._guided_place is not None:
+            self.keeps = (self._place, self._guided_place)
             self.wants = (MostProbable(self._place, temperature, NUM_PLAUSIBLE),)
         else:
             self.wants = (Draw(self._place, temperature, (float(self._random.random()),)),)
@@ -198,21 +208,25 @@ class RolloutWork:
             self._append(int(ids[0]), float(logprobs[0]))
         elif isinstance(want, Probability):
             self._append(*self._drawn(want.token_ids, logprobs))
-        elif self.guided is not None:
-            plausible = ids[logprobs >= logprobs.max() + math.log(MIN_PLAUSIBILITY)]
-            self.wants = (Probability(self.guided, tuple(plausible.tolist()), self.request.temperature),)
+        elif self._guided_place is not None:
+            is_implausible = logprobs < logprobs.max() + math.log(MIN_PLAUSIBILITY)  # never of what is not a number
+            plausible = tuple(ids[~is_implausible].tolist())
+            self.wants = (Probability(self._guided_place, plausible, self.request.temperature),)
 
     def _drawn(self, ids: Sequence[int], logprobs: NDArray[np.float64]) -> tuple[int, float]:
         """One of `ids`, and its log probability among them."""
-        cumulative = np.exp(logprobs - logprobs.max()).cumsum()
+        relative = logprobs - logprobs.max()
+        cumulative = np.exp(relative).cumsum()
         index = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
-        return ids[index], float(logprobs[index] - np.logaddexp.reduce(logprobs))
+        index = min(index, len(ids) - 1)  # where they are not numbers
+        return ids[index], float(relative[index] - np.log(cumulative[-1]))
 
     def _append(self, token: int, logprob: float) -> None:
         self._tokens += (token,)
         self._logprob += logprob
         self._place = self._place.after(token)
-        self.guided = None if self.guided is None else self.guided.after(token)
+        if self._guided_place is not None:
+            self._guided_place = self._guided_place.after(token)
         self._ask()
         self._finish_at_mark()
 
@@ -234,6 +248,7 @@ class ScoreWork:
     option_ids: Sequence[tuple[int, ...]]
     reply: OptionLogprobs | None = None
     wants: Sequence[Want] = ()
+    keeps: Sequence[Place] = ()
     is_passing: bool = True
 
     def __post_init__(self) -> None:
@@ -260,6 +275,7 @@ class EmbedWork:
     conversation: Conversation
     reply: NDArray[np.float64] | Exception | None = None
     wants: Sequence[Want] = ()
+    keeps: Sequence[Place] = ()
     is_passing: bool = False
 
     def __post_init__(self) -> None:

@@ -131,7 +131,7 @@ class ValueJudge:
 
     def guidance(self, verdict: Verdict) -> str:
         """All there is to say without criteria."""
-        return f"Write a better reply than one that was judged {verdict.value:+.2f} on a scale from -1 to 1."
+        return "Write a better reply than the one that was rejected."
 
 
 def _ask_in_one_round(asked: Sequence[Sequence[Score]]) -> Steps[list[list[OptionLogprobs]]]:

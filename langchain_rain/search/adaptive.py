@@ -2,7 +2,7 @@
 
 Most answers are fine from the start, and a search that visits every token set many times pays for all of them. Here the
 answer grows by segments that are drafted like plain sampling, and judged. While one is judged the next is begun. A
-segment that fails is kept up to its last clause that passes; there the search of the paper takes over until something
+segment that fails is kept up to its first clause that fails; there the search of the paper takes over until something
 that it has rolled out passes (of a round the best), and drafting goes on behind it. Segments grow while they pass, and
 start small again where one has failed (algorithm.md, section 10).
 
@@ -10,7 +10,7 @@ What passes was judged itself, without a look ahead, above `value_threshold`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from langchain_rain.errors import BudgetExceededError
 from langchain_rain.search.paper import (
@@ -60,7 +60,7 @@ def extend(search: Search) -> Steps[StopReason | None]:
 
 
 def _draft_segment(search: Search) -> Steps[Attempt | None]:
-    """Drafts a segment and moves on to its end; to the end of its last clause that passes, and returns what fails."""
+    """Drafts a segment and moves on to its end; or to where its first clause fails, which is returned."""
     clauses = yield from _draft(search)
     whole = joined(clauses)
     verdict, search.drafted_ahead = yield from together(_evaluate(search, whole), _draft_ahead(search, whole))
@@ -96,7 +96,7 @@ def _draft_ahead(search: Search, written: TokenSet) -> Steps[TokenSet | None]:
 
 
 def _keep_what_passes(search: Search, clauses: Sequence[TokenSet], verdict: Verdict) -> Steps[Attempt]:
-    """Judges a segment that failed clause by clause; moves on to where it still passes, returns the clause after."""
+    """Judges a segment that failed clause by clause; moves on to its first one that fails, and returns that."""
     beginnings = [joined(clauses[:count]) for count in range(1, len(clauses))]
     *verdicts, _ = yield from together(*(_evaluate(search, each) for each in beginnings), _drop_ahead(search))
     verdicts.append(verdict)
@@ -118,15 +118,14 @@ def _drop_ahead(search: Search) -> Steps[None]:
 def _repair(search: Search, failed: Attempt) -> Steps[bool]:
     """Moves on past something else than `failed`; False if nothing is found that may be committed.
 
-    Segments that are held back are taken back where nothing that follows them passes. Where the end of an answer has
-    failed under a rubric for finished ones, other ends are tried: what goes on would be judged well without being any
-    nearer to one.
+    Segments that are held back are taken back where nothing that follows them passes. Where a text has failed as a
+    finished answer alone, other ends are tried: what goes on would be judged well without being any nearer to one.
     """
     root, held, attempts = search.tree.root, list(search.held), [failed]
-    search.seeks_end = search.judges_ends and failed.token_set.finish_reason is not None
     backup([search.tree.root.add_child(failed.token_set)], failed.verdict.value)  # a child whose value is known
     found = None
     try:
+        search.seeks_end = yield from _fails_as_end(search, failed)
         found = yield from _find(search, attempts)
         while found is None and search.held and search.num_taken_back < search.config.hold_back:
             dead_end = _take_back(search)
@@ -140,6 +139,13 @@ def _repair(search: Search, failed: Attempt) -> Steps[bool]:
     if found is not None:
         _move_on(search, found)
     return found is not None
+
+
+def _fails_as_end(search: Search, failed: Attempt) -> Steps[bool]:
+    """Whether a text that ends would pass if it went on."""
+    if failed.token_set.finish_reason is None or search.judge.applies_to != {"prefix", "final"}:
+        return False
+    return search.passes((yield from _evaluate(search, replace(failed.token_set, finish_reason=None))))
 
 
 def _find(search: Search, attempts: list[Attempt], dead_end: Tokens | None = None) -> Steps[Attempt | None]:
@@ -226,18 +232,24 @@ def _move_on(search: Search, attempt: Attempt) -> None:
 
 
 def _take_back(search: Search) -> Tokens:
-    """Takes back the last segment that is held; returns its tokens, which lead to a dead end."""
+    """Takes back the last segment that is held; returns its tokens, which lead to a dead end.
+
+    Where a search has found it, the nodes on its way have the value it had, and learn what it has come to.
+    """
     segment = search.held.pop()
     search.tree.take_back_root(segment.before)
     search.num_taken_back += 1
-    return segment.node.prefix[len(segment.before.prefix) :]
+    dead_end = segment.node.prefix[len(segment.before.prefix) :]
+    backup(segment.before.nodes_along(dead_end), -1.0)
+    return dead_end
 
 
 def _commit(search: Search, *, num_held: int) -> None:
     """Commits the oldest segments until no more than `num_held` are held back."""
     while len(search.held) > num_held:
         segment = search.held.pop(0)
-        search.commit(segment.node, is_satisfied=segment.verdict.satisfies(search.config.accept_value))
+        verdict = segment.verdict
+        search.commit(segment.node, verdict.value, is_satisfied=verdict.satisfies(search.config.accept_value))
         search.num_taken_back = 0
 
 

@@ -63,6 +63,6 @@ def _simulate(search: Search, ordinal: int, verdicts: dict[Node, Verdict]) -> St
 
 def _commit(search: Search, chosen: Node, verdict: Verdict) -> SearchResult:
     assert chosen.finish_reason is not None, "a whole message ends the text"
-    search.commit(chosen, is_satisfied=True)
+    search.commit(chosen, chosen.value, is_satisfied=True)
     search.tree.move_root(chosen)
     return result_of(search, chosen, verdict, stop_reason=chosen.finish_reason, is_satisfied=True)

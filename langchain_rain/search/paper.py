@@ -111,7 +111,7 @@ def extend(search: Search) -> Steps[StopReason | None]:
     chosen, is_satisfied = yield from accept(search, is_above_threshold=is_above_threshold)
     if chosen is None:
         return "dead_end"
-    search.commit(chosen, is_satisfied=is_satisfied)
+    search.commit(chosen, chosen.value, is_satisfied=is_satisfied)
     search.tree.move_root(chosen)
     return chosen.finish_reason
 

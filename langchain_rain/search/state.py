@@ -114,12 +114,12 @@ class Search:
         events, self.events = tuple(self.events), []
         return events
 
-    def commit(self, node: Node, *, is_satisfied: bool) -> None:
-        """Commits the token set of `node`; `is_satisfied` tells whether the text up to its end was judged well."""
+    def commit(self, node: Node, value: float, *, is_satisfied: bool) -> None:
+        """Commits the token set of `node`, for its `value`; whether the text up to its end was judged well."""
         assert node.token_set is not None
         is_satisfied &= node.finish_reason is not None or not self.judges_ends
         num_simulations = self.num_simulations - self.num_simulations_committed
-        self.events.append(Committed(node.token_set, node.value, num_simulations, is_satisfied))
+        self.events.append(Committed(node.token_set, value, num_simulations, is_satisfied))
         self.num_simulations_committed = self.num_simulations
         self.num_token_sets += 1
         if is_satisfied:

@@ -64,6 +64,23 @@ class Node:
         self.children.append(child)
         return child
 
+    def nodes_along(self, tokens: Tokens) -> list["Node"]:
+        """The nodes below this one of which the token sets are the beginning of `tokens`, one after another."""
+        nodes: list[Node] = []
+        node = self
+        while True:
+            rest = tokens[len(node.prefix) - len(self.prefix) :]
+            on_way = [child for child in node.children if child.prefix[len(node.prefix) :] == rest[: child.num_tokens]]
+            if not on_way:
+                return nodes
+            node = max(on_way, key=lambda child: child.num_tokens)
+            nodes.append(node)
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens lead here from its parent."""
+        return len(self.token_set.tokens) if self.token_set is not None else 0
+
     @property
     def is_expanded(self) -> bool:
         """Whether it was asked for children; what was drafted in it may be there before."""
