@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from langchain_rain.budget import Budget
 from langchain_rain.drivers import Job, Outcome, run, stream
+from langchain_rain.engines.base import Engine
 from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.errors import EngineError
 from langchain_rain.search.adaptive import generate, joined
@@ -189,7 +190,7 @@ def test_an_engine_that_drafts_nothing_is_an_error() -> None:
 # Where a draft fails
 
 
-def test_a_segment_is_kept_up_to_its_last_clause_that_passes() -> None:
+def test_a_segment_is_kept_up_to_its_first_clause_that_fails() -> None:
     engine = Story(
         {"": "ab.", "ab.": "cd.", "ab.cd.": "ef."},
         {"ab.cd.ef.": -1, "ab.cd.": -1},
@@ -597,7 +598,7 @@ APPLIES_TO: st.SearchStrategy[frozenset[AppliesTo]] = st.sampled_from(
 def test_with_any_rubric_no_state_of_a_repair_is_left_and_the_order_of_replies_does_not_matter(
     game: RandomGame, config: SearchConfig, applies_to: frozenset[AppliesTo]
 ) -> None:
-    def play_with(engine: ScriptedEngine) -> tuple[str, bool, int]:
+    def play_with(engine: Engine) -> tuple[str, bool, int]:
         search, job = begin(engine, config)
         search.judge = JudgeOfEnds(search.context, applies_to=applies_to)
         result = run(job).result

@@ -62,7 +62,7 @@ class Runner(Protocol):
         """Takes back that room."""
 
     def run(self, works: Mapping[Ticket, Work]) -> Ran:
-        """One forward pass, or none, for what is pending, at least one, the oldest first."""
+        """One step, seldom more than one forward pass, for what is pending, at least one, the oldest first."""
 
     def release(self, ticket: Ticket) -> None:
         """Lets go what is kept for work that is done or not wanted any more."""
