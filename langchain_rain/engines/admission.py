@@ -30,7 +30,6 @@ CACHE_FACTOR = 3
 MIN_CACHE_TOKENS = 8_192
 """How much is kept at least where no limit is given: the next request begins with the same rubric and system prompt."""
 
-
 MAX_STEP_POSITIONS = 2_048
 """How many new tokens of long texts a step computes: with what they see, they make the mask of a forward pass, and by a
 step a budget may be overdrawn."""
