@@ -414,6 +414,17 @@ def test_segments_may_be_taken_back_again_once_others_are_committed() -> None:
     assert (result.text, result.is_satisfied) == ("ycz", True)
 
 
+def test_a_segment_may_be_taken_back_twice() -> None:
+    # First in vain, so that something below the threshold is committed behind it; then something is found before it.
+    drafts = {"": "a", "a": "b", "ab": "c", "abx": "d"}
+    values = {"abc": -1, "abx": 0.5, "ay": -1, "z": -1, "abxd": -1, "abxw": -1}
+    children = {"": "z", "a": "y", "ab": "x", "abx": "w", "aby": "w", "ay": "w", "z": "w", "abxw": "v"}
+    values |= dict.fromkeys(("ayw", "zw", "abxwv"), -1)
+    engine = Story(drafts, values, children=children)
+    result, _ = play(engine, replace(DRAFTING, max_simulations=1, hold_back=2))
+    assert (result.text, result.stop_reason, result.is_satisfied) == ("abx", "dead_end", False)
+
+
 def test_a_segment_is_committed_with_the_value_it_was_judged_by() -> None:
     drafts = {"": "a", "a": "b", "ax": "c"}
     engine = Story(drafts, {"a": 0.875, "ab": -1}, children={"a": "x"}, ends={"axc": "eos"})

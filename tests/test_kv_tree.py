@@ -356,6 +356,63 @@ def test_what_misses_few_tokens_does_not_wait_for_a_long_prompt_that_was_there_b
 
 
 @pytest.mark.usefixtures("small_steps")
+def test_several_requests_of_a_conversation_read_its_prompt_together(llama: Any, tokenizer: Any) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    context = engine.open("Is it warm? " * 6, max_tokens=40)
+    requests = [rollout(context, max_tokens=1, seed=seed) for seed in range(4)]
+    _, cost = answer_and_cost(engine, *requests)
+    assert (cost.cached_positions, cost.token_positions) == (0, context.num_prompt_tokens)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_of_a_prompt_that_was_forgotten_while_it_was_read_nothing_counts_as_found(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MAX_STEP_POSITIONS", 12)  # of which the branches take eight
+    prompt = "Is it warm? " * 6
+    engine = TransformersEngine(llama, tokenizer, max_cache_tokens=len(tokenizer(prompt).input_ids) + 14)
+    older, long = engine.open("yes", max_tokens=30), engine.open(prompt, max_tokens=30)
+    # Branches that part at once need more room step by step, and take it from the long prompt.
+    growing = replace(siblings(older, seed=1), temperature=20.0, top_k=200)
+    tickets = [engine.submit(growing), engine.submit(rollout(long, max_tokens=1))]
+    read: Counter[int] = Counter()
+    found: dict[int, int] = {}
+    while tickets[1] not in found:
+        report = engine.step()
+        read += Counter(report.positions)
+        found |= report.cached
+    assert read[tickets[1]] > long.num_prompt_tokens  # some of it twice
+    assert found == {tickets[0]: 0, tickets[1]: 0}
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_prompt_that_a_failing_pass_has_cut_short_is_counted_anew(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransformersEngine(llama, tokenizer)
+    context = engine.open("Is it warm? " * 6, max_tokens=8)
+    engine.submit(rollout(context, max_tokens=1))
+    engine.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model, "forward", None)
+        with pytest.raises(TypeError):
+            engine.step()
+    _, cost = answer_and_cost(engine, rollout(context, max_tokens=1))
+    assert (cost.cached_positions, cost.token_positions) == (0, context.num_prompt_tokens)
+
+
+def test_younger_work_is_not_put_off_for_prompts_that_do_not_fit_both(llama: Any, tokenizer: Any) -> None:
+    def ask(*, is_guided: bool) -> Counter[int]:
+        engine = TransformersEngine(llama, tokenizer, max_cache_tokens=len(tokenizer(PROMPT).input_ids) + 60)
+        contexts = [engine.open(prompt, max_tokens=20) for prompt in (PROMPT + " yes" * 20, PROMPT)]
+        guided = replace(rollout(contexts[0], max_tokens=8), guidance="Be polite." if is_guided else "")
+        _, younger = (engine.submit(each) for each in (guided, rollout(contexts[1], max_tokens=8)))
+        return Counter({younger: sum(engine.step().positions.get(younger, 0) for _ in range(40))})
+
+    assert ask(is_guided=True)[1] <= 2 * ask(is_guided=False)[1]
+
+
+@pytest.mark.usefixtures("small_steps")
 def test_what_is_read_of_a_long_prompt_stays_while_the_rest_is_read(llama: Any, tokenizer: Any) -> None:
     prompt = "Is it warm? " * 6
     num_tokens = len(tokenizer(prompt).input_ids)

@@ -131,3 +131,20 @@ def test_the_most_visited_child_is_best_and_ties_go_by_value_then_order() -> Non
         child.effective_visits, child.value = visits, value
     first, second, third, fourth, fifth = root.children
     assert ranked_children(root) == [fourth, second, third, first, fifth]
+
+
+def test_nodes_along_some_tokens_are_those_of_all_ways_that_lead_along_them() -> None:
+    root = Node()
+    whole, first = root.add_child(TokenSet((1, 2), "ab")), root.add_child(TokenSet((1,), "a"))
+    (
+        root.add_child(TokenSet((), "")),
+        root.add_child(TokenSet((1, 2, 3, 4), "abcd")),
+        root.add_child(TokenSet((2,), "b")),
+    )
+    second = first.add_child(TokenSet((2,), "b"))
+    third = second.add_child(TokenSet((3,), "c"))
+    second.add_child(TokenSet((4,), "d"))
+    third.add_child(TokenSet((5,), "e"))
+    assert root.nodes_along((1, 2, 3)) == [whole, first, second, third]
+    assert second.nodes_along((3,)) == [third]
+    assert root.nodes_along((9,)) == []

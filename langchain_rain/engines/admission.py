@@ -31,8 +31,8 @@ MIN_CACHE_TOKENS = 8_192
 """How much is kept at least where no limit is given: the next request begins with the same rubric and system prompt."""
 
 MAX_STEP_POSITIONS = 2_048
-"""How many new tokens of long texts a step computes: with what they see, they make the mask of a forward pass, and by a
-step a budget may be overdrawn."""
+"""How many new tokens a step computes, but for what is short, and one for each question of what is not: with what they
+see, they make the mask of a forward pass, and by a step a budget may be overdrawn."""
 
 MAX_SHORT_READ = 128
 """Work that misses no more tokens is not put off to a later step: the next token of a draft, the end of a question."""
@@ -114,7 +114,7 @@ class Admission:
             self.tree.release(node)
 
     def let_pass(self, ticket: Ticket) -> None:
-        """Lets go what a piece of work has held, to be forgotten before all else: it will not be asked for again."""
+        """Lets go what a piece of work has held; what it has read last is forgotten before all else."""
         nodes = self._held.get(ticket, ())
         self.release(ticket)
         for node in nodes:
@@ -153,13 +153,15 @@ class Admission:
     def _plan(self, ticket: Ticket, work: Work, admitted: Mapping[Ticket, Admitted], num_left: int) -> Admitted | int:
         """What is to be done for a piece of work; the number of tokens it would need if there is no room for them."""
         ways = [self._way(want.place) for want in work.wants]
-        kept = [self._way(place).node for place in work.keeps]
+        num_missing = _num_distinct(ways)
         ends = [way.node for way in ways]
+        kept = [self._way(place).node for place in work.keeps]
+        if sum(node.position + 1 for node in {*ends, *kept}) + num_missing > self.tree.max_tokens:
+            kept = []  # there is no room for all of it in any case
         for node in (*ends, *kept):
             self.tree.hold(node)
         self.release(ticket)  # what it has held until now, after the new ends, so that all before them stays held
         self._held[ticket] = [*ends, *kept]
-        num_missing = _num_distinct(ways)
         while self.tree.num_held + num_missing > self.tree.max_tokens:
             if not self._suspend_youngest(ticket, admitted):
                 break

@@ -3,7 +3,8 @@
 An engine holds conversations open (`open`, `close`) and answers the requests of `search.protocol` in one of two shapes:
 
 * a **stepper** lives in this process: `submit` takes a request, each `step` does one forward pass over whatever is
-  pending, and `cancel` drops what is not needed any more. One thread owns it (`merging.StepperChannel`).
+  pending (or a few, if that is much), and `cancel` drops what is not needed any more. One thread owns it
+  (`merging.StepperChannel`).
 * an **async engine** lives behind a network: `await answer(request)`. One event loop owns it (`merging.AsyncChannel`).
 
 Either hands a request that failed an exception *as its reply*; it never raises for it, so the other requests go on.
@@ -37,7 +38,7 @@ class Cost:
     """What was run.
 
     Attributes:
-        forward_passes: of a model; with a model behind an interface, calls.
+        forward_passes: steps of an engine in this process; with a model behind an interface, calls.
         token_positions: new ones that went through a model.
         judging_positions: those of them that went into judgements.
         input_positions: those of them that a model behind an interface counts as its input, for whatever purpose.
@@ -71,7 +72,7 @@ class StepReport:
         finished: replies, or exceptions in their place, of the requests that are done.
         positions: new token positions of each request that took part in the forward pass; empty if there was none.
             A position that serves several requests counts for the first.
-        cached: of the first request of a conversation, how much of the prompt was there already.
+        cached: of the request with which a prompt is read to its end, how much of that was there already.
     """
 
     finished: Mapping[Ticket, Any] = field(default_factory=dict)

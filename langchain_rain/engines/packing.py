@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 
 from langchain_rain.engines.prefix_tree import NO_SLOT, CachedToken, PrefixTree
 
+MAX_SLOTS_READ = 2**17
+"""How many slots of the cache a forward pass may read in all its lines together, before a step takes several."""
+
+MAX_DEPTH_RATIO = 4
+"""How much deeper than others a conversation in the same pass then may be: each line reads as much as the deepest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -79,13 +85,6 @@ class _Run:
             self.seen_slots[seen],
             self.seen_positions[seen],
         )
-
-
-MAX_SLOTS_READ = 2**17
-"""How many slots of the cache a forward pass may read in all its lines together, before a step takes several."""
-
-MAX_DEPTH_RATIO = 4
-"""How much deeper than others a conversation in the same pass then may be: each line reads as much as the deepest."""
 
 
 def in_passes(feeds: Sequence[Feed]) -> list[list[Feed]]:

@@ -40,7 +40,7 @@ class Ran:
         answers: to all wants of those that were asked, or an error in their place; who is not here has to wait.
         positions: new token positions of each that took part in the forward pass; one that serves several counts for
             the first.
-        cached: of each that is the first of its conversation, how much of the prompt was there already.
+        cached: of each with which its conversation's prompt is read to its end, how much of that was there already.
     """
 
     answers: Mapping[Ticket, Sequence[Got] | EngineError] = field(default_factory=dict)

@@ -31,7 +31,7 @@ def sampled(
     index_of: dict[tuple[int, float], int] = {}
     asked = [(row, max(want.temperature, GREEDY_TEMPERATURE)) for want, row in zip(wants, rows, strict=True)]
     indices = [index_of.setdefault(each, len(index_of)) for each in asked]
-    wide = _rows(logits, [row for row, _ in index_of])
+    wide = rows_of(logits, [row for row, _ in index_of])
     wide = wide if wide.dtype == torch.float64 else wide.float()
     if any(temperature != 1 for _, temperature in index_of):
         (divisors,) = to_device(logits.device, np.array([[temperature] for _, temperature in index_of]))
@@ -54,7 +54,7 @@ def _answer_top(
         return {}
     rows = sorted({indices[number] for number in asked})
     place_of = {row: place for place, row in enumerate(rows)}
-    values, ids = ranked(_rows(logprobs, rows), min(max(asked.values()), logprobs.shape[-1]))
+    values, ids = ranked(rows_of(logprobs, rows), min(max(asked.values()), logprobs.shape[-1]))
     answers: dict[int, Callable[[], Got]] = {}
     if counts:
         ids_at, values_at = to_host.add(ids), to_host.add(values)
@@ -63,7 +63,7 @@ def _answer_top(
     if top_ks:
         draws = [want for want in wants if isinstance(want, Draw) and want.top_k]
         places = [place_of[indices[number]] for number in top_ks]
-        relative, ids = _rows(values - values[:, :1], places).double(), _rows(ids, places)
+        relative, ids = rows_of(values - values[:, :1], places).double(), rows_of(ids, places)
         cumulative = relative.exp().cumsum(dim=-1)
         lasts = np.minimum(np.array(list(top_ks.values())), logprobs.shape[-1])[:, None] - 1
         uniforms, last = to_device(logprobs.device, _padded([each.uniforms for each in draws]), lasts)
@@ -83,7 +83,7 @@ def _answer_draws(
     draws = {number: want for number, want in enumerate(wants) if isinstance(want, Draw) and not want.top_k}
     if not draws:
         return {}
-    of_draws = _rows(logprobs, [indices[number] for number in draws])
+    of_draws = rows_of(logprobs, [indices[number] for number in draws])
     cumulative = of_draws.double().exp().cumsum(dim=-1)
     (uniforms,) = to_device(logprobs.device, _padded([draw.uniforms for draw in draws.values()]))
     drawn = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
@@ -101,7 +101,7 @@ def _answer_probabilities(
     asked = {number: want for number, want in enumerate(wants) if isinstance(want, Probability)}
     if not asked:
         return {}
-    of_asked = _rows(logprobs, [indices[number] for number in asked])
+    of_asked = rows_of(logprobs, [indices[number] for number in asked])
     (ids,) = to_device(logprobs.device, _padded([want.token_ids for want in asked.values()]).astype(np.int64))
     ids_at, values_at = to_host.add(ids), to_host.add(of_asked.gather(1, ids))
     return {
@@ -126,7 +126,8 @@ def ranked(logprobs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
     return logprobs.gather(1, ids), ids
 
 
-def _rows(tensor: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+def rows_of(tensor: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+    """Some rows of `tensor`; the tensor itself if they are all of it, in order."""
     if list(indices) == list(range(len(tensor))):
         return tensor
     return tensor.index_select(0, to_device(tensor.device, np.array(indices))[0])

@@ -1,7 +1,8 @@
 """Any decoder-only Hugging Face model, in this process.
 
-A stepper: each step is one forward pass over the new tokens of all pending requests, those of siblings side by side,
-both orders of a judgement's options at once. What was computed is kept in one tree for all conversations.
+A stepper: a step is one forward pass (several, where it would be too large) over the new tokens of all that is asked,
+those of siblings side by side, both orders of a judgement's options at once. What was computed is kept in one tree for
+all conversations.
 """
 
 import hashlib
@@ -226,7 +227,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def step(self) -> StepReport:
-        """One forward pass over the new tokens of all pending work, if there are any."""
+        """Computes the new tokens of all pending work, if there are any, in one forward pass where that can be."""
         working = {
             ticket: work
             for ticket, work in self._pending.items()

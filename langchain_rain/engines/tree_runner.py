@@ -1,9 +1,8 @@
 """Runs a model over one tree of cached keys and values: each token is computed once for all who share it."""
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from langchain_rain.engines.masks import Masks
 from langchain_rain.engines.packing import Feed, Packed, in_passes, pack
 from langchain_rain.engines.prefix_tree import CachedToken
 from langchain_rain.engines.runner import CacheInfo, ForwardPass, Ran, direction, input_device
-from langchain_rain.engines.sampling import sampled
+from langchain_rain.engines.sampling import rows_of, sampled
 from langchain_rain.engines.transfer import ToHost, to_device
 from langchain_rain.engines.wants import Direction, Got, NextToken
 from langchain_rain.engines.work import Work
@@ -94,6 +93,7 @@ class TreeRunner:
 
     def clear(self) -> None:
         """Forgets everything and frees all memory."""
+        self._num_read.clear()
         self._admission.clear()
         self._cache.clear()
 
@@ -103,8 +103,8 @@ class TreeRunner:
         Raises:
             Exception: the forward pass failed; nothing that was cached is left, as none of it can be trusted.
         """
-        admitted, refused = self._admission.admit(works)
         try:
+            admitted, refused = self._admission.admit(works)
             ran = self._run({ticket: works[ticket] for ticket in admitted}, admitted)
         except BaseException:
             self.clear()
@@ -160,22 +160,22 @@ class TreeRunner:
         self, works: Mapping[Ticket, Work], admitted: Mapping[Ticket, Admitted], to_fill: Mapping[CachedToken, Ticket]
     ) -> dict[Ticket, int]:
         """How much was there already of the prompts that are read to their ends now: all that they did not compute."""
-        reads: dict[Context, Ticket] = {}
-        for ticket, work in works.items():
-            if not work.is_passing and work.context not in self._begun:
-                reads.setdefault(work.context, ticket)
-        if not reads:  # as in nearly every step
+        asking = {
+            ticket: work.context
+            for ticket, work in works.items()
+            if not work.is_passing and work.context not in self._begun
+        }
+        if not asking:  # as in nearly every step
             return {}
-        length_of = {ticket: context.num_prompt_tokens for context, ticket in reads.items()}
-        computed = Counter(
-            ticket for node, ticket in to_fill.items() if ticket in length_of and node.position < length_of[ticket]
-        )
+        for node, ticket in to_fill.items():
+            if ticket in asking and node.position < asking[ticket].num_prompt_tokens:
+                self._num_read[asking[ticket]] += 1
         found = {}
-        for context, ticket in reads.items():
-            self._num_read[context] += computed[ticket]
-            if admitted[ticket].ends is not None:
+        for ticket, context in asking.items():
+            if admitted[ticket].ends is not None and context not in self._begun:
                 self._begun.add(context)
-                found[ticket] = length_of[ticket] - self._num_read.pop(context)
+                # Less than nothing was found of a prompt that was forgotten while it was read.
+                found[ticket] = max(0, context.num_prompt_tokens - self._num_read.pop(context, 0))
         return found
 
     def _feeds(
@@ -243,10 +243,14 @@ class TreeRunner:
             use_cache=True,
         )
         self._cache.store_hidden(hidden)
+        is_sound = hidden.isfinite().all()
+        if not packed.where:
+            return _Logits([], {}, is_sound)
         num_columns = logits.shape[1]
         offset = packed.input_ids.shape[1] - num_columns
-        row_of = {node: line * num_columns + column - offset for node, (line, column) in packed.where.items()}
-        return _Logits([logits.flatten(0, 1)], row_of, hidden.isfinite().all())
+        rows = [line * num_columns + column - offset for line, column in packed.where.values()]
+        wanted = rows_of(logits.flatten(0, 1), rows)
+        return _Logits([wanted], {node: row for row, node in enumerate(packed.where)}, is_sound)
 
     def _directions(self, asked: _Asked) -> torch.Tensor | None:
         """Unit vectors `[num_directions, dimension]` of the model's own last hidden states."""
@@ -261,10 +265,11 @@ class TreeRunner:
 
 def _joined(passes: Sequence[_Logits]) -> _Logits:
     """What came out of several passes, together."""
-    parts = [part for each in passes for part in each.parts]
-    first_rows = itertools.accumulate((len(part) for part in parts), initial=0)
-    row_of = {
-        node: first + row for each, first in zip(passes, first_rows, strict=False) for node, row in each.row_of.items()
-    }
+    joined = _Logits([], {})
+    num_rows = 0
+    for each in passes:
+        joined.row_of.update((node, num_rows + row) for node, row in each.row_of.items())
+        joined.parts.extend(each.parts)
+        num_rows += sum(map(len, each.parts))
     sound = [each.is_sound for each in passes if each.is_sound is not None]
-    return _Logits(parts, row_of, torch.stack(sound).all() if sound else None)
+    return replace(joined, is_sound=torch.stack(sound).all() if sound else None)

@@ -34,8 +34,8 @@ def reads_trees(model: Any) -> bool:
     (texts,) = to_device(input_device(model), np.array([[*BEGINNING, *end] for end in ENDS]))
     alone = ForwardPass(model)(num_logits=1, input_ids=texts)[0][:, -1]
     distances = (in_tree.float().softmax(-1) - alone.float().softmax(-1)).abs().sum(-1) / 2
-    is_half = torch.finfo(alone.dtype).bits < torch.finfo(torch.float32).bits
-    return not bool((distances > (MAX_HALF_DISTANCE if is_half else MAX_DISTANCE)).any())
+    is_full = model.dtype in (torch.float32, torch.float64)  # the logits may be so where nothing else is
+    return not bool((distances > (MAX_DISTANCE if is_full else MAX_HALF_DISTANCE)).any())
 
 
 @torch.inference_mode()

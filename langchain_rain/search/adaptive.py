@@ -133,6 +133,8 @@ def _repair(search: Search, failed: Attempt) -> Steps[bool]:
     finally:  # a budget or an error may end it while a segment is taken back that had passed
         search.seeks_end = False
         if found is None:
+            for segment in held[len(search.held) :]:
+                segment.before.children.append(segment.node)
             search.tree.root, search.held = root, held
     if found is None:
         found = _best(search, attempts)

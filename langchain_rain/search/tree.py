@@ -65,21 +65,13 @@ class Node:
         return child
 
     def nodes_along(self, tokens: Tokens) -> list["Node"]:
-        """The nodes below this one of which the token sets are the beginning of `tokens`, one after another."""
-        nodes: list[Node] = []
-        node = self
-        while True:
-            rest = tokens[len(node.prefix) - len(self.prefix) :]
-            on_way = [child for child in node.children if child.prefix[len(node.prefix) :] == rest[: child.num_tokens]]
-            if not on_way:
-                return nodes
-            node = max(on_way, key=lambda child: child.num_tokens)
-            nodes.append(node)
-
-    @property
-    def num_tokens(self) -> int:
-        """How many tokens lead here from its parent."""
-        return len(self.token_set.tokens) if self.token_set is not None else 0
+        """All nodes below this one of which the tokens from here on are a beginning of `tokens`."""
+        start, nodes, reached = len(self.prefix), [], [self]
+        while reached:
+            children = [child for node in reached for child in node.children if len(child.prefix) > len(node.prefix)]
+            reached = [child for child in children if child.prefix[start:] == tokens[: len(child.prefix) - start]]
+            nodes += reached
+        return nodes
 
     @property
     def is_expanded(self) -> bool:
