@@ -93,7 +93,6 @@ class TreeRunner:
 
     def clear(self) -> None:
         """Forgets everything and frees all memory."""
-        self._num_read.clear()
         self._admission.clear()
         self._cache.clear()
 
