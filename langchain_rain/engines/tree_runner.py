@@ -264,6 +264,8 @@ class TreeRunner:
 
 def _joined(passes: Sequence[_Logits]) -> _Logits:
     """What came out of several passes, together."""
+    if len(passes) == 1:  # as in nearly every step
+        return passes[0]
     joined = _Logits([], {})
     num_rows = 0
     for each in passes:
