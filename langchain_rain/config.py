@@ -8,8 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from langchain_rain.errors import RainConfigError, describe_mistakes
 from langchain_rain.search.config import SearchConfig
 
-MARKS_OF_THE_CODE = (",", ".", "?", ":", ";", "\n")
-MARKS = (*MARKS_OF_THE_CODE, "!", *"，、。？！：；", *"،؛؟۔", "।")  # noqa: RUF001 - marks of other scripts
+MARKS = (*SearchConfig().rollout_until, "!", *"，、。？！：；", *"،؛؟۔", "।")  # noqa: RUF001 - marks of other scripts
 """What ends a clause: in Latin, Greek and Cyrillic, in Chinese and Japanese, in Arabic and Urdu, and in Devanagari."""
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -27,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_parallel_leaves": 1,
         "temperature": 1.0,
         "max_simulations": 50,
-        "rollout_until": MARKS_OF_THE_CODE,
+        "rollout_until": SearchConfig().rollout_until,
         "max_rollout_tokens": None,
         "similarity_scope": "all",
         "adds_children": True,

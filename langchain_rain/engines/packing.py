@@ -54,6 +54,11 @@ class Feed:
     without_logits: Sequence[CachedToken]
     with_logits: Sequence[CachedToken]
 
+    @property
+    def nodes(self) -> list[CachedToken]:
+        """All of them, in this order."""
+        return [*self.without_logits, *self.with_logits]
+
 
 @dataclass(frozen=True, slots=True)
 class _Run:
@@ -92,7 +97,7 @@ def in_passes(feeds: Sequence[Feed]) -> list[list[Feed]]:
 
     What depends on new tokens of another feed stays with it.
     """
-    if not feeds or len(feeds) * max(map(_depth, feeds)) <= MAX_SLOTS_READ:
+    if len(feeds) < 2 or len(feeds) * max(map(_depth, feeds)) <= MAX_SLOTS_READ:
         return [list(feeds)] if feeds else []
     passes: list[list[Feed]] = []
     deepest = 0
@@ -108,14 +113,12 @@ def in_passes(feeds: Sequence[Feed]) -> list[list[Feed]]:
 
 
 def _depth(feed: Feed) -> int:
-    return 1 + max(node.position for node in (*feed.without_logits, *feed.with_logits))
+    return 1 + max(node.position for node in feed.nodes)
 
 
 def _clusters(feeds: Sequence[Feed]) -> list[list[Feed]]:
     """Feeds of which none has new tokens that follow new tokens of another cluster."""
-    number_of = {
-        node: number for number, feed in enumerate(feeds) for node in (*feed.without_logits, *feed.with_logits)
-    }
+    number_of = {node: number for number, feed in enumerate(feeds) for node in feed.nodes}
     cluster_of = [[number] for number in range(len(feeds))]
     for node, number in number_of.items():
         assert node.parent is not None
@@ -201,7 +204,7 @@ def _length(run: _Run) -> int:
 
 def _run(tree: PrefixTree, feed: Feed) -> _Run:
     """The new tokens of a conversation, and the mask over what they see: what their parents see, and themselves."""
-    nodes = [*feed.without_logits, *feed.with_logits]
+    nodes = feed.nodes
     row_of = {node: row for row, node in enumerate(nodes)}
     before = {
         parent: tree.slots_to(parent)

@@ -216,7 +216,7 @@ class TreeRunner:
 
         The mask weighs what a token must not see 0, but 0 times what is not a number is none.
         """
-        nodes = [node for feed in feeds for node in (*feed.without_logits, *feed.with_logits)]
+        nodes = [node for feed in feeds for node in feed.nodes]
         wants_logits = {node for feed in feeds for node in feed.with_logits}
         nodes.sort(key=lambda node: node.position)
         passes = []
