@@ -17,7 +17,8 @@ from typing import Self
 
 HOST = "127.0.0.1"
 MODEL_NAME = "demo"
-MODEL_FOLDER = Path(__file__).resolve().parents[2] / "langchain_rain" / "models" / "demo"
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODEL_FOLDER = REPOSITORY / "langchain_rain" / "models" / "demo"
 START_SECONDS = 180.0  # vLLM takes 20 to 60 on two cores, more if others compute there
 STOP_SECONDS = 15.0
 LOG_TAIL_CHARACTERS = 6000
