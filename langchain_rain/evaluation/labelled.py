@@ -1,14 +1,13 @@
 """Answers of which the truth is known, as JSON lines."""
 
-import json
 import os
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from langchain_rain.errors import RainConfigError, describe_mistakes
+from langchain_rain.json_lines import read_object
 from langchain_rain.rubrics import Rubric
 
 PERCENTS = (25, 50, 75, 100)
@@ -90,29 +89,13 @@ def read_labelled(path: str | os.PathLike[str], rubric: Rubric) -> list[Labelled
 
 
 def _read_line(line: bytes, rubric: Rubric, where: str) -> Labelled:
-    try:
-        data = json.loads(line.decode(), object_pairs_hook=_without_doubles)
-    except UnicodeDecodeError as error:
-        raise RainConfigError(f"{where}: this is not UTF-8 text: {error.reason} at byte {error.start}.") from error
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-        raise RainConfigError(f"{where}: one JSON object a line is wanted, without empty lines: {reason}.") from error
-    if not isinstance(data, dict):
-        raise RainConfigError(f"{where}: a JSON object is wanted, given {data!r:.80}. {ALLOWED}")
+    data = read_object(line, where)
     try:
         row = Labelled(**data)
     except RainConfigError as error:
         raise RainConfigError(f"{where}: {error}") from error
     check_criterion(row, rubric, where)
     return row
-
-
-def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON takes the last of two equal keys and forgets the first."""
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise ValueError(f"a key is given twice among {', '.join(repr(key) for key, _ in pairs)}")
-    return data
 
 
 def check_criterion(row: Labelled, rubric: Rubric, where: str) -> None:
