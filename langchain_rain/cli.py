@@ -14,9 +14,9 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from langchain_rain import rubric_commands
+from langchain_rain import batch_commands, rubric_commands
 from langchain_rain._version import __version__
-from langchain_rain.config import PRESETS, RainConfig
+from langchain_rain.config import RainConfig
 from langchain_rain.demo import AnswerRecorder, run_demo
 from langchain_rain.engines.loading import DEMO_MODEL, load_engine
 from langchain_rain.errors import (
@@ -27,9 +27,16 @@ from langchain_rain.errors import (
     UnsatisfiedError,
 )
 from langchain_rain.llms import RainLLM
+from langchain_rain.options import (
+    MaxTokensOption,
+    ModelOption,
+    OnUnsatisfiedOption,
+    PresetOption,
+    RubricOption,
+    StopOption,
+)
 from langchain_rain.quoting import visible
 from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
-from langchain_rain.rubrics import Rubric
 
 SATISFIED, UNSATISFIED, MISTAKE, ENGINE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes; MISTAKE is also what typer exits with when it cannot read the command line."""
@@ -49,6 +56,7 @@ app = typer.Typer(
 
 
 app.add_typer(rubric_commands.app, name="rubric")
+app.command("run", epilog=batch_commands.EXIT_CODES)(batch_commands.run)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -64,23 +72,15 @@ def demo(seed: Annotated[int, typer.Option(help="Chooses the requests and all dr
 @app.command(epilog=EXIT_CODES)
 def generate(  # noqa: PLR0913, PLR0917 - one for each option
     prompt: Annotated[str, typer.Argument(help='What to continue, as it stands; "-" reads it from standard input.')],
-    model: Annotated[
-        str, typer.Option(help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.')
-    ] = DEMO_MODEL,
-    rubric: Annotated[
-        str, typer.Option(help=f"A YAML file, or one of: {', '.join(Rubric.names_in_library())}.")
-    ] = "harmlessness",
+    model: ModelOption = DEMO_MODEL,
+    rubric: RubricOption = "harmlessness",
     parameter: ParameterOption = None,
     functions: FunctionsOption = None,
-    preset: Annotated[
-        str | None, typer.Option(help=f"One of: {', '.join(PRESETS)}; without it the default settings.")
-    ] = None,
+    preset: PresetOption = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer; without it one is drawn and told.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
-    stop: Annotated[list[str] | None, typer.Option(help="The answer ends before this text; may be repeated.")] = None,
-    on_unsatisfied: Annotated[
-        str, typer.Option(help="What to give when no answer satisfies the rubric: refuse, best or raise.")
-    ] = "refuse",
+    max_tokens: MaxTokensOption = 256,
+    stop: StopOption = None,
+    on_unsatisfied: OnUnsatisfiedOption = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all that happened.")] = False,
     stream: Annotated[
         bool | None, typer.Option(help="Print text as it is released; by default on a terminal.", show_default=False)

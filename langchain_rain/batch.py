@@ -1,0 +1,173 @@
+"""Many prompts through one answerer: some at once, each result written down as soon as it is there."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from io import FileIO
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from langchain_rain.answerer import Tried
+from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.ledger import Ledger
+from langchain_rain.prompts import Prompt
+
+MAX_FAILURES_ON_END = 20
+"""After so many failures that may pass, without anything else between them, nobody is there who could answer."""
+
+
+async def as_they_come(
+    prompts: Iterable[Prompt], answer: Callable[[Prompt], Awaitable[Tried]], *, concurrency: int
+) -> AsyncGenerator[Tried]:
+    """Yields what came of each prompt, the fastest first.
+
+    At most `concurrency` are under way at once, and no more are taken from `prompts`.
+    """
+    waiting = iter(prompts)
+    under_way: set[asyncio.Future[Tried]] = set()
+    try:
+        while True:
+            for prompt in islice(waiting, concurrency - len(under_way)):
+                under_way.add(asyncio.ensure_future(answer(prompt)))
+            if not under_way:
+                return
+            done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield task.result()
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far a run is.
+
+    Attributes:
+        num_rows: all there are.
+        num_before: those that were answered before this run.
+        num_answered: by this run.
+        num_unsatisfied: of these, how many do not satisfy the rubric, or are refusals.
+        num_failed: in this run.
+        num_positions: token positions that went through a model for the answers.
+        num_tokens: of the answers.
+        started: when, by `time.monotonic`.
+    """
+
+    num_rows: int
+    num_before: int
+    num_answered: int = 0
+    num_unsatisfied: int = 0
+    num_failed: int = 0
+    num_positions: int = 0
+    num_tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def num_tried(self) -> int:
+        """Rows that nothing more is done about in this run."""
+        return self.num_before + self.num_answered + self.num_failed
+
+    def told(self) -> str:
+        """All of it in a line, with the rate since the start and the time left at that rate."""
+        num_new = self.num_answered + self.num_failed
+        rate = num_new / max(time.monotonic() - self.started, 1e-3)
+        parts = [
+            f"{self.num_before + self.num_answered}/{self.num_rows} answered",
+            f"{self.num_unsatisfied} not satisfied",
+            f"{self.num_failed} failed",
+            f"{rate:.2f} rows/s",
+            f"{self.num_tokens} tokens given out of {self.num_positions} positions",
+        ]
+        if num_new and self.num_tried < self.num_rows:
+            minutes, seconds = divmod(round((self.num_rows - self.num_tried) / rate), 60)
+            parts.append(f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left")
+        return ", ".join(parts)
+
+
+class Failures:
+    """The file that names what failed in this run, and why; it is there only if something did.
+
+    Raises:
+        RainConfigError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._num_rows = 0
+        try:
+            self._file = FileIO(path, "w")
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if not self._num_rows:
+            self.path.unlink()
+
+    def add(self, tried: Tried) -> None:
+        """Adds a row."""
+        try:
+            self._file.write(json.dumps(tried.row).encode() + b"\n")
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        self._num_rows += 1
+
+    def _cannot_be_written(self, error: OSError) -> RainConfigError:
+        return RainConfigError(f"{str(self.path)!r} cannot be written: {error.strerror or error}.")
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Writes down what came of each prompt.
+
+    Attributes:
+        ledger: takes the answers.
+        failures: takes the rest.
+        tally: counts them.
+        num_failures_on_end: that may pass, since anything else came.
+    """
+
+    ledger: Ledger
+    failures: Failures
+    tally: Tally
+    num_failures_on_end: int = 0
+
+    def take(self, tried: Tried) -> None:
+        """Takes one; when it returns, an answer is on the disk.
+
+        Raises:
+            EngineError: it is the last of `MAX_FAILURES_ON_END`.
+            RainConfigError: it cannot be written, or was made by other settings than those before.
+        """
+        if tried.is_answered:
+            self._take_answer(tried)
+            return
+        self.failures.add(tried)
+        self.tally.num_failed += 1
+        self.num_failures_on_end = self.num_failures_on_end + 1 if tried.row["is_retryable"] else 0
+        if self.num_failures_on_end >= MAX_FAILURES_ON_END:
+            raise EngineError(
+                f"{MAX_FAILURES_ON_END} rows on end failed in a way that may pass, so the others were not tried; run "
+                f"the same command again when it has passed. The last one: {tried.row['error']}",
+                is_retryable=True,
+            )
+
+    def _take_answer(self, tried: Tried) -> None:
+        self.ledger.append(tried.row)
+        rain = tried.row["rain"]
+        self.tally.num_answered += 1
+        self.tally.num_unsatisfied += not rain["is_satisfied"]
+        self.tally.num_positions += rain["token_positions"] or 0  # a server may not tell
+        self.tally.num_tokens += rain["num_tokens"]
+        self.num_failures_on_end = 0

@@ -1,0 +1,237 @@
+"""The command `langchain-rain run`: many prompts answered, stopped and gone on with at will.
+
+Answers go to a file, each flushed as it comes; how far it is goes to standard error.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
+
+from langchain_rain.answerer import Answerer, Settings
+from langchain_rain.batch import Failures, Recorder, Tally, as_they_come
+from langchain_rain.engines.loading import DEMO_MODEL
+from langchain_rain.errors import RainConfigError
+from langchain_rain.ledger import Ledger
+from langchain_rain.options import (
+    MaxTokensOption,
+    OnUnsatisfiedOption,
+    PresetOption,
+    RubricOption,
+    StopOption,
+)
+from langchain_rain.prompts import Prompt, read_prompts
+from langchain_rain.quoting import visible
+from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
+
+ALL_ANSWERED, SOME_FAILED = 0, 1
+"""Exit codes; those of failures are the same as of every command."""
+
+EXIT_CODES = (
+    "Exit codes: 0 every row is answered (by an answer or by a refusal); 1 some rows failed; 2 a mistake in what was "
+    "given (option, setting, rubric, file); 3 the model could not be loaded, or was gone for 20 rows on end; 130 "
+    "stopped by Ctrl-C. Whatever the end, what is answered is kept, and the same command goes on from there."
+)
+
+DEFAULT_KEY = "OPENAI_API_KEY"
+
+SECONDS_BETWEEN_LINES = 10.0
+"""How often it is told how far the run is, where that is no terminal."""
+
+
+def run(  # noqa: PLR0913, PLR0917 - one for each option
+    prompts: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PROMPTS",
+            help='JSON lines: {"prompt": ...}, a text to continue, or {"messages": [{"role": ..., "content": ...}]}, '
+            'a conversation to answer; "id" by default the number of the line. Other keys are passed on.',
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The answers, JSON lines, in the order in which they come. Those that are there already are kept. "
+            "What fails is named beside it, in the file that ends in .failed.jsonl.",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.', show_default=DEMO_MODEL
+        ),
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="An inference server that writes instead; may be repeated for replicas."),
+    ] = None,
+    server_model: Annotated[str, typer.Option(help="The model's name there; without it the only one there is.")] = "",
+    tokenizer: Annotated[str | None, typer.Option(help="Of the model on the server: a folder or an id.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Who judges, like --model; by default the writer itself.")] = None,
+    judge_server: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="An inference server that judges; may be repeated for replicas."),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The environment variable that holds the key for the servers.",
+            show_default=f"{DEFAULT_KEY}, if it is set",
+        ),
+    ] = None,
+    rubric: RubricOption = "harmlessness",
+    parameter: ParameterOption = None,
+    functions: FunctionsOption = None,
+    preset: PresetOption = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same answers, however often the run is stopped.")] = 0,
+    max_tokens: MaxTokensOption = 256,
+    stop: StopOption = None,
+    on_unsatisfied: OnUnsatisfiedOption = "refuse",
+    max_seconds: Annotated[float | None, typer.Option(help="Budget of one answer: time.")] = None,
+    max_forward_tokens: Annotated[
+        int | None, typer.Option(help="Budget of one answer: token positions through the model.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many prompts are under way at once.")] = 16,
+) -> None:
+    """Answer many prompts with RAIN; stopped in whatever way, the same command goes on where it was."""
+    failed = out.with_suffix(".failed.jsonl")
+    _check_files(prompts, out, failed)
+    _check_models(model, server, server_model, tokenizer, judge, judge_server)
+    settings = Settings(
+        rubric=load_rubric(rubric, parameter or (), functions),
+        preset=preset,
+        seed=seed,
+        model=model or DEMO_MODEL,
+        servers=tuple(server or ()),
+        server_model=server_model,
+        tokenizer=tokenizer,
+        judge=judge,
+        judge_servers=tuple(judge_server or ()),
+        api_key=_api_key(api_key_env, is_needed=bool(server or judge_server)),
+        max_tokens=max_tokens,
+        stop=tuple(stop or ()),
+        on_unsatisfied=on_unsatisfied,
+        max_seconds=max_seconds,
+        max_forward_tokens=max_forward_tokens,
+    )
+    tally = answer_all(prompts, settings, out, failed, concurrency=concurrency)
+    raise typer.Exit(SOME_FAILED if tally.num_failed else ALL_ANSWERED)
+
+
+def answer_all(prompts: Path, settings: Settings, out: Path, failed: Path, *, concurrency: int) -> Tally:
+    """Answers all prompts that have no answer in `out` yet."""
+    with Ledger(out) as ledger:
+        is_done = [ledger.holds(prompt.id, prompt.input_hash) for prompt in read_prompts(prompts)]
+        if not settings.servers and settings.judge is None:
+            prepare_for(settings.model)
+        answerer = Answerer(settings)
+        ledger.check_settings(answerer.settings_hash)
+        tally = Tally(num_rows=len(is_done), num_before=sum(is_done))
+        pending = (prompt for prompt in read_prompts(prompts) if not ledger.holds(prompt.id, prompt.input_hash))
+        with Failures(failed) as failures, _telling(tally, out) as tell:
+            recorder = Recorder(ledger, failures, tally)
+            asyncio.run(_answer_all(pending, answerer, recorder, tell, concurrency=concurrency))
+    return tally
+
+
+async def _answer_all(
+    pending: Iterator[Prompt], answerer: Answerer, recorder: Recorder, tell: Callable[[], None], *, concurrency: int
+) -> None:
+    async with aclosing(as_they_come(pending, answerer.answer, concurrency=concurrency)) as all_tried:
+        async for tried in all_tried:
+            recorder.take(tried)
+            tell()
+
+
+# --- What was given ------------------------------------------------------------------------------------------------
+
+
+def _check_files(prompts: Path, out: Path, failed: Path) -> None:
+    if str(prompts) == "-":
+        raise RainConfigError("PROMPTS: a file is wanted, as a run that goes on reads it again; given '-'.")
+    if not out.parent.is_dir():
+        raise RainConfigError(f"--out: a file in a folder that is there is wanted, given {str(out)!r}.")
+    for written in (out, failed):
+        if prompts.exists() and written.exists() and written.samefile(prompts):
+            raise RainConfigError(f"--out: {str(out)!r} would write over the prompts in {str(prompts)!r}.")
+
+
+def _check_models(
+    model: str | None,
+    server: list[str] | None,
+    server_model: str,
+    tokenizer: str | None,
+    judge: str | None,
+    judge_server: list[str] | None,
+) -> None:
+    if server and model is not None:
+        raise RainConfigError(f"--model or --server is allowed, given both, {model!r} and {server[0]!r}.")
+    if judge_server and judge is not None:
+        raise RainConfigError(f"--judge or --judge-server is allowed, given both, {judge!r} and {judge_server[0]!r}.")
+    if not server and (server_model or tokenizer is not None):
+        given = f"--server-model {server_model!r}" if server_model else f"--tokenizer {tokenizer!r}"
+        raise RainConfigError(f"{given} belongs to a --server, and none is given.")
+
+
+def _api_key(name: str | None, *, is_needed: bool) -> SecretStr | None:
+    """The key in an environment variable, which has to be there if it was named."""
+    key = os.environ.get(name or DEFAULT_KEY)
+    if name is not None and not is_needed:
+        raise RainConfigError(f"--api-key-env {name!r} belongs to a server, and none is given.")
+    if name is not None and not key:
+        raise RainConfigError(f"--api-key-env: the environment variable {name!r} is not set.")
+    return SecretStr(key) if key and is_needed else None
+
+
+# --- How far it is -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _telling(tally: Tally, out: Path) -> Iterator[Callable[[], None]]:
+    """Yields what is called after each row, and tells at the end how far it came; on a stop, how to go on."""
+    console = Console(stderr=True)
+    if tally.num_before:
+        _tell(console, f"{tally.num_before} of {tally.num_rows} rows are in {out} already.")
+    try:
+        with _bar(tally, console) if console.is_terminal else _lines(tally, console) as tell:
+            yield tell
+    finally:
+        _tell(console, f"{tally.told()}.")
+        if tally.num_before + tally.num_answered < tally.num_rows:
+            _tell(console, f"What is answered stands in {out}; the same command goes on with the rest.")
+
+
+@contextmanager
+def _bar(tally: Tally, console: Console) -> Iterator[Callable[[], None]]:
+    columns = (SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(tally.told(), total=tally.num_rows, completed=tally.num_before)
+        yield lambda: progress.update(task, completed=tally.num_tried, description=tally.told())
+
+
+@contextmanager
+def _lines(tally: Tally, console: Console) -> Iterator[Callable[[], None]]:
+    told_at = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= SECONDS_BETWEEN_LINES:
+            told_at = time.monotonic()
+            _tell(console, tally.told())
+
+    yield tell
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(Text(visible(line)), soft_wrap=True)
