@@ -17,10 +17,10 @@ INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 CORE := langchain_rain/search/*,langchain_rain/rubrics/*,langchain_rain/drivers.py,langchain_rain/budget.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check demo-eval rubric-eval bench demo-model rubric-schema clean
+.PHONY: help venv demo test test-servers check demo-eval rubric-eval bench demo-model rubric-schema clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## the virtual environment, anew if pyproject.toml or constraints.txt changed
 
@@ -41,6 +41,11 @@ test: venv  ## the tests and their coverage; one thread, as the models in them a
 	OMP_NUM_THREADS=1 $(BIN)/pytest --cov --cov-report=
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
 	$(BIN)/coverage report --omit='$(CORE)' --fail-under=90
+
+test-servers: venv  ## the tests against real inference servers, which are installed first (3 GB, 10 minutes)
+	$(INSTALL) --quiet --group servers
+	$(BIN)/python scripts/install_servers.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/servers --allow-hosts=127.0.0.1
 
 check: venv  ## style, types and import contracts
 	$(BIN)/ruff check .
