@@ -33,6 +33,7 @@ def second_vllm_url(request: pytest.FixtureRequest, server_logs: Path) -> Iterat
 @pytest.fixture(scope="session")
 def demo_gguf(server_logs: Path) -> Path:
     """The bundled model as llama-server reads it."""
+    require_server("llama-server")
     pytest.importorskip("gguf", reason="The package gguf is missing: pip install --group servers")
     from tests.servers.demo_gguf import write_gguf
 
@@ -44,7 +45,6 @@ def demo_gguf(server_logs: Path) -> Path:
 @pytest.fixture(scope="session")
 def llama_url(request: pytest.FixtureRequest, server_logs: Path, demo_gguf: Path) -> Iterator[str]:
     """The address of a llama-server that serves the bundled model as "demo"."""
-    require_server("llama-server")
     with _serving(request.config, llama_server(server_logs / "llama.log", demo_gguf)) as url:
         yield url
 

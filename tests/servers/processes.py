@@ -209,6 +209,8 @@ def llama_server(log_path: Path, gguf_path: Path, *arguments: str, port: int | N
         *("--host", HOST, "--port", str(port)),
         *("--model", str(gguf_path), "--alias", MODEL_NAME, "--offline"),
         *("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"),
+        # A text is read again if another took its slot or its part of the context, which all slots share.
+        *("--parallel", "8", "--ctx-size", "8192"),
         *("--threads", "1", "--metrics"),
         *arguments,
     )
