@@ -2,12 +2,21 @@
 
 import inspect
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SkipValidation, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SkipValidation,
+    ValidationError,
+    model_validator,
+)
 
 from langchain_rain import drivers
 from langchain_rain.budget import Budget
@@ -17,7 +26,7 @@ from langchain_rain.engines.base import ChatEngine, Cost, Engine
 from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.engines.calling import Calls
 from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
-from langchain_rain.engines.loading import DEMO_MODEL
+from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.functions import name_of_function
 from langchain_rain.judging import Loaded, open_judge, warn_if_at_chance
@@ -150,6 +159,33 @@ class RainArguments(BaseModel):
             super().__init__(**kwargs)
         except ValidationError as error:
             raise RainConfigError(describe_mistakes(type(self).__name__, error)) from error
+
+    @classmethod
+    def from_server(
+        cls,
+        url: str | Sequence[str],
+        *,
+        model: str = "",
+        api_key: SecretStr | str | None = None,
+        tokenizer: Any = None,
+        **arguments: Any,
+    ) -> Self:
+        """One that answers by an inference server: vLLM, llama-server or another that takes token ids.
+
+        Args:
+            url: where it is, for example "http://localhost:8000"; several for replicas of one model.
+            model: its name there; by default the only one that is served.
+            api_key: sent as bearer token.
+            tokenizer: of the model: a folder, an id on the Hugging Face hub, or the tokenizer itself; by default what
+                the server names as the model.
+            **arguments: of the class. For more about the server give `model=CompletionsEngine(...)` to the class.
+
+        Raises:
+            RainConfigError: httpx or transformers is missing (extra `server`), or an argument is not allowed.
+            EngineError: the server cannot be reached or searched with.
+        """
+        engine = completions_engine(url, model, api_key=api_key, tokenizer=tokenizer)
+        return cls(model=engine, **arguments)
 
     def model_post_init(self, context: Any, /) -> None:
         """Goes on to the other base of a model: what pydantic makes of the private attributes here would end it."""

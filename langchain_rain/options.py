@@ -1,11 +1,17 @@
 """Options that the commands which write answers share."""
 
+import os
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 
 from langchain_rain.config import PRESETS
+from langchain_rain.errors import RainConfigError
 from langchain_rain.rubrics import Rubric
+
+DEFAULT_KEY = "OPENAI_API_KEY"
+"""The environment variable that holds a key where no other is named; it need not be set."""
 
 ModelOption = Annotated[
     str, typer.Option(help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.')
@@ -19,3 +25,22 @@ StopOption = Annotated[list[str] | None, typer.Option(help="The answer ends befo
 OnUnsatisfiedOption = Annotated[
     str, typer.Option(help="What to give when no answer satisfies the rubric: refuse, best or raise.")
 ]
+ServerModelOption = Annotated[
+    str, typer.Option(help="The model's name on the server; without it the only one there is.", show_default=False)
+]
+TokenizerOption = Annotated[str | None, typer.Option(help="Of the model on the server: a folder or an id.")]
+ApiKeyOption = Annotated[
+    str, typer.Option(metavar="NAME", help="The environment variable that holds the key for servers.")
+]
+
+
+def api_key_in(name: str) -> SecretStr | None:
+    """The key in an environment variable; None if it is the default one and not set.
+
+    Raises:
+        RainConfigError: another one is not set.
+    """
+    key = os.environ.get(name)
+    if not key and name != DEFAULT_KEY:
+        raise RainConfigError(f"--api-key-env: the environment variable {name!r} is not set.")
+    return SecretStr(key) if key else None

@@ -1,7 +1,8 @@
 """From what a user names to an engine: the demo model, a Hugging Face model, a chat model, a function, an engine."""
 
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
@@ -10,6 +11,9 @@ from langchain_rain.engines.base import Engine
 from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.engines.chat_model import ChatModelEngine
 from langchain_rain.errors import RainConfigError
+
+if TYPE_CHECKING:
+    from langchain_rain.engines.completions import CompletionsEngine
 
 DEMO_MODEL = "demo"
 """The name of the bundled demonstrator model."""
@@ -46,6 +50,20 @@ def load_engine(model: Any, argument: Literal["model", "judge", "guard"] = "mode
     allowed = f"a Hugging Face id or folder, {DEMO_MODEL!r}, a chat model or an engine"
     allowed += ", or a function from transcript to value" if argument == "judge" else ""
     raise RainConfigError(f"{argument}: {allowed} is allowed, given {model!r}.")
+
+
+def completions_engine(base_url: str | Sequence[str], model: str = "", **arguments: Any) -> "CompletionsEngine":
+    """A `CompletionsEngine`, whose module needs an extra.
+
+    Raises:
+        RainConfigError: the extra is missing, or an argument is not allowed.
+        EngineError: the server cannot be reached or searched with.
+    """
+    try:
+        from langchain_rain.engines.completions import CompletionsEngine
+    except ImportError as error:
+        raise RainConfigError("A server needs httpx: pip install 'langchain-rain[server]'.") from error
+    return CompletionsEngine(base_url, model, **arguments)
 
 
 def demo_model_path() -> str:

@@ -9,13 +9,15 @@ import logging
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_rain.engines.base import AsyncEngine, Cost, Listener, Stepper, StepReport, Ticket, checked_reply
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Context, Request, Score
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -132,18 +134,36 @@ class StepperChannel:
 
 
 class AsyncChannel:
-    """Owns an async engine by an event loop in a thread of its own, started with the first request."""
+    """Owns an async engine by an event loop in a thread of its own, started with the first request.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    Args:
+        engine: the engine.
+        at_end: awaited on that loop before it ends, with the channel or by `shut_down`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, at_end: Callable[[], Awaitable[None]] | None = None) -> None:
         self._engine = engine
+        self._at_end = at_end
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._finish: weakref.finalize[..., AsyncChannel] | None = None
         self._tasks: dict[asyncio.Task[None], tuple[Listener, int]] = {}
         self._closing: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
     def post(self, job: Callable[[], None]) -> None:
         """Runs `job` on the owner, between two steps."""
         self._running_loop().call_soon_threadsafe(job)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the owner and waits for it; not for the owner itself."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
+
+    def shut_down(self) -> None:
+        """Ends the owner; whoever waits for it is told. The next request starts another."""
+        with self._lock:
+            finish, self._finish, self._loop = self._finish, None, None
+        if finish is not None:
+            finish()
 
     def submit(self, requests: Mapping[int, Request], listener: Listener) -> None:
         """Asks; the listener hears of it from the owner."""
@@ -203,12 +223,30 @@ class AsyncChannel:
                     target=_run_loop, args=(self._loop,), name=f"rain-{self._engine.name}", daemon=True
                 )
                 thread.start()
-                weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+                self._finish = weakref.finalize(self, _end_loop, self._loop, self._at_end)
             return self._loop
 
 
 def _is_of(listener: Listener, numbers: Collection[int] | None, asker: Listener, number: int) -> bool:
     return asker is listener and (numbers is None or number in numbers)
+
+
+def _end_loop(loop: asyncio.AbstractEventLoop, at_end: Callable[[], Awaitable[None]] | None) -> None:
+    """Has a loop end, whichever thread this is."""
+
+    async def end() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if at_end is not None:
+            await at_end()
+        loop.stop()
+
+    def start() -> None:
+        loop.ending = loop.create_task(end())  # type: ignore[attr-defined]  # the loop itself holds tasks weakly
+
+    loop.call_soon_threadsafe(start)
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -252,6 +252,44 @@ class TextCodec:
             self._options[option] = tuple(sorted(ids))
         return self._options[option]
 
+    def tokens_of(self, text: str) -> Tokens:
+        """The one token that spells a text, else the tokens that it is encoded by.
+
+        Raises:
+            LookupError: there are none.
+        """
+        if text in self._token_of_text:
+            return (self._token_of_text[text],)
+        tokens = self.encoded(text)
+        if not tokens:
+            raise LookupError(text)
+        return tokens
+
+    def encoded(self, text: str) -> Tokens:
+        """The tokens of a text that goes on another."""
+        with self._lock:
+            return self._encode(text, add_special_tokens=False)
+
+    @cached_property
+    def _token_of_text(self) -> dict[str, int]:
+        """The first token that spells each text; a token that begins a word in SentencePiece's way has a space."""
+        pieces = self._tokenizer.convert_ids_to_tokens(list(range(len(self._vocabulary))))
+        token_of: dict[str, int] = {}
+        for token, (text, piece) in enumerate(zip(self._vocabulary, pieces, strict=True)):
+            has_lost_space = str(piece).startswith("\u2581") and not text.startswith(" ")
+            token_of.setdefault(f" {text}" if has_lost_space else text, token)
+        token_of.pop("", None)
+        return token_of
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        return self._eos_token_ids
+
+    def learn_end(self, token: int) -> None:
+        """Notes one more token that ends a text: models may have more than their tokenizer tells."""
+        self._eos_token_ids |= {token}
+
     def spelled_out(self, tokens: Sequence[int]) -> tuple[str, list[str]]:
         """Tokens as text, special ones included, and each as the tokenizer writes it."""
         return self._decode(tokens, frozenset()), list(self._tokenizer.convert_ids_to_tokens(list(tokens)))
@@ -279,6 +317,14 @@ class TextCodec:
         """What the first `tokens` of an answer say."""
         reading = conversation.readings.get(tokens)
         return reading if reading is not None else conversation.remember(tokens, self._read(conversation, tokens))
+
+    def last_text(self, conversation: Conversation, tokens: Tokens, num_tokens: int) -> str:
+        """What the last `num_tokens` tokens of an answer say.
+
+        A character that is not complete before them is theirs, as in the text of a token set.
+        """
+        before = self.read(conversation, tokens[:-num_tokens]).text
+        return self.read(conversation, tokens).decoded[len(before) :]
 
     def _read(self, conversation: Conversation, tokens: Tokens) -> Reading:
         is_eos = bool(tokens) and tokens[-1] in self._eos_token_ids

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.admission import CacheLimit, check_limit
 from langchain_rain.engines.base import StepReport, Ticket
-from langchain_rain.engines.conversation import Conversation
+from langchain_rain.engines.conversations import Conversations
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
 from langchain_rain.engines.families import check_model, eos_token_ids, why_not_cached
@@ -29,10 +29,9 @@ from langchain_rain.engines.runner import CacheInfo, Ran, Runner
 from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.tree_runner import TreeRunner
 from langchain_rain.engines.trying import bytes_per_token, reads_trees
-from langchain_rain.engines.wants import Place
-from langchain_rain.engines.work import EmbedWork, ExpandWork, RolloutWork, ScoreWork, Work
+from langchain_rain.engines.work import EmbedWork, Work
 from langchain_rain.errors import EngineError, RainConfigError
-from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
+from langchain_rain.search.protocol import Context, Request, Score
 
 
 class TransformersEngine:
@@ -76,7 +75,7 @@ class TransformersEngine:
         self.max_context = int(getattr(self._config, "max_position_embeddings", 0) or 2**31)
         self._codec = TextCodec(tokenizer, eos_token_ids=eos_token_ids(model, tokenizer), name=self.name)
         self._runner = _runner(model, self.name, max_cache_tokens=max_cache_tokens, max_cache_bytes=max_cache_bytes)
-        self._conversations: dict[Context, Conversation] = {}
+        self._conversations = Conversations(self._codec, max_context=self.max_context, name=self.name)
         self._pending: dict[Ticket, Work | Exception] = {}
         self._tickets = itertools.count()
 
@@ -186,21 +185,11 @@ class TransformersEngine:
         Raises:
             EngineError: the prompt is empty and the model cannot begin a text, or prompt and answer exceed its context.
         """
-        conversation = self._codec.conversation(prompt, max_tokens=max_tokens, stop=stop)
-        tokens = conversation.prompt_tokens
-        if len(tokens) + max_tokens > self.max_context:
-            raise EngineError(
-                f"A prompt of {len(tokens)} tokens and max_tokens={max_tokens} exceed the context of {self.name}, "
-                f"{self.max_context} tokens. Shorten the prompt or lower max_tokens.",
-                engine=self.name,
-            )
-        context = Context(self.name, num_prompt_tokens=len(tokens))
-        self._conversations[context] = conversation
-        return context
+        return self._conversations.open(prompt, max_tokens=max_tokens, stop=stop)
 
     def reader(self, context: Context) -> AnswerReader:
         """Reads the answer of an open conversation."""
-        return self._codec.reader(self._conversations[context])
+        return self._conversations.reader(context)
 
     def close(self, context: Context) -> None:
         """Frees what a conversation holds; what it has computed is kept within the limit. What it still asks fails."""
@@ -208,7 +197,7 @@ class TransformersEngine:
             if not isinstance(work, Exception) and work.context is context:
                 self._runner.release(ticket)
                 self._pending[ticket] = EngineError(f"A conversation of {self.name} was closed.", engine=self.name)
-        self._conversations.pop(context, None)
+        self._conversations.close(context)
         self._runner.close(context)
 
     def submit(self, request: Request) -> Ticket:
@@ -244,35 +233,10 @@ class TransformersEngine:
         return StepReport(finished, ran.positions, ran.cached)
 
     def _work(self, request: Request) -> Work:
-        conversation = self._conversations.get(request.context)
-        if conversation is None:
-            raise EngineError(f"{request.context!r} is closed, or not of {self.name}.", engine=self.name)
+        work = self._conversations.work(request)
+        conversation = self._conversations.of(request)
         self._runner.open(request.context, len(conversation.prompt_tokens) + conversation.max_tokens)
-        if isinstance(request, Expand):
-            return ExpandWork(request, conversation, self._codec)
-        if isinstance(request, Rollout):
-            return RolloutWork(request, conversation, self._codec, self._guided(request, conversation))
-        if isinstance(request, Embed):
-            return EmbedWork(request, conversation)
-        return self._score_work(request)
-
-    def _guided(self, request: Rollout, conversation: Conversation) -> Place | None:
-        """The end of the prompt with guidance before it, if there is any, and both and the answer fit into a text."""
-        if not request.guidance:
-            return None
-        guided = self._codec.guided(conversation, request.guidance)
-        return guided if guided.num_tokens + conversation.max_tokens <= self.max_context else None
-
-    def _score_work(self, request: Score) -> ScoreWork:
-        tokens = self._codec.question_tokens(request.question, request.answer_prefix, request.wrapper)
-        if len(tokens) >= self.max_context:
-            raise EngineError(
-                f"A judgement of {len(tokens)} tokens exceeds the context of {self.name}, {self.max_context} tokens. "
-                "Shorten the rubric's examples or the prompt, or give a judge with a longer context.",
-                engine=self.name,
-                request="Score",
-            )
-        return ScoreWork(request, tokens, self._codec.options_token_ids(request.options))
+        return work
 
     def _advance(self, working: Mapping[Ticket, Work]) -> Ran:
         """Moves all work one step forward; returns what that took."""
@@ -296,12 +260,9 @@ class TransformersEngine:
     def _embed_texts(self, works: Sequence[EmbedWork]) -> None:
         """Answers `Embed` by the encoder, all of a step in one batch."""
         assert self.embeddings is not None
-        texts = []
-        for work in works:
-            prefix, count = work.request.prefix, work.request.num_tokens
-            whole = self._codec.read(work.conversation, prefix).decoded
-            # A character that is not complete before these tokens is theirs, as in the text of a token set.
-            texts.append(whole[len(self._codec.read(work.conversation, prefix[:-count]).text) :])
+        texts = [
+            self._codec.last_text(work.conversation, work.request.prefix, work.request.num_tokens) for work in works
+        ]
         try:
             vectors: Sequence[Any] = embed_texts(self.embeddings, texts)
         except Exception as error:  # noqa: BLE001 - somebody else's encoder; who asked for it is told, the others go on

@@ -105,6 +105,11 @@ class ExpandWork:
         """The conversation it belongs to."""
         return self.request.context
 
+    @property
+    def sequence(self) -> Tokens:
+        """The text that it goes on from, from the beginning of the prompt."""
+        return (*self.conversation.prompt_tokens, *self.request.prefix)
+
     def _ask(self) -> None:
         request = self.request
         self.wants = [
@@ -133,10 +138,25 @@ class ExpandWork:
         }
         self._ask()
         if not self._growing:
-            sets = [
-                self._token_set(each.tokens, each.logprob, is_greedy=each.uniforms is None) for each in self._branches
-            ]
-            self.reply = self._distinct(sets)
+            self._reply_with_branches()
+
+    def finish(self, texts: Sequence[tuple[Tokens, Sequence[float]]]) -> None:
+        """Takes whole texts in place of answers, with the log probability of each token: the greedy one, then samples.
+
+        What they hold beyond the end of the answer is cut off.
+        """
+        for branch, (tokens, logprobs) in zip(self._branches, texts, strict=False):
+            for token, logprob in zip(tokens, logprobs, strict=True):
+                if branch.tokens and not self._is_growing(branch):
+                    break
+                branch.tokens += (token,)
+                branch.logprob += logprob
+        self._reply_with_branches()
+
+    def _reply_with_branches(self) -> None:
+        written = [branch for branch in self._branches if branch.tokens]
+        sets = [self._token_set(each.tokens, each.logprob, is_greedy=each.uniforms is None) for each in written]
+        self.reply = self._distinct(sets)
 
     def _is_growing(self, branch: _Branch) -> bool:
         if len(branch.tokens) == self.request.num_tokens:
@@ -192,6 +212,16 @@ class RolloutWork:
         """The conversation it belongs to."""
         return self.request.context
 
+    @property
+    def num_written(self) -> int:
+        """How many tokens there are so far."""
+        return len(self._tokens)
+
+    @property
+    def sequence(self) -> Tokens:
+        """The text up to where it goes on, from the beginning of the prompt."""
+        return self._place.sequence
+
     def _ask(self) -> None:
         temperature = self.request.temperature
         if self._guided_place is not None:
@@ -205,9 +235,9 @@ class RolloutWork:
         ((ids, logprobs),) = got
         (want,) = self.wants
         if isinstance(want, Draw):
-            self._append(int(ids[0]), float(logprobs[0]))
+            self.write(int(ids[0]), float(logprobs[0]))
         elif isinstance(want, Probability):
-            self._append(*self._drawn(want.token_ids, logprobs))
+            self.write(*self._drawn(want.token_ids, logprobs))
         elif self._guided_place is not None:
             is_implausible = logprobs < logprobs.max() + math.log(MIN_PLAUSIBILITY)  # never of what is not a number
             plausible = tuple(ids[~is_implausible].tolist())
@@ -221,7 +251,8 @@ class RolloutWork:
         index = min(index, len(ids) - 1)  # where they are not numbers
         return ids[index], float(relative[index] - np.log(cumulative[-1]))
 
-    def _append(self, token: int, logprob: float) -> None:
+    def write(self, token: int, logprob: float) -> None:
+        """Takes the next token and its log probability."""
         self._tokens += (token,)
         self._logprob += logprob
         self._place = self._place.after(token)

@@ -1,0 +1,257 @@
+"""A model on an inference server (vLLM, llama-server, SGLang, other OpenAI-compatible ones) as an engine.
+
+Texts are token ids here and there: they are encoded, decoded, cut and judged by the same code as in this process, and
+the server is asked for no more than continuations and log probabilities. All that is asked about one conversation goes
+to one server, whose cache holds its beginning.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+from langchain_core.embeddings import Embeddings
+from pydantic import SecretStr
+
+from langchain_rain.engines.base import Answered, Cost
+from langchain_rain.engines.capabilities import ReportRow, identify, probe, report
+from langchain_rain.engines.conversations import Conversations
+from langchain_rain.engines.dialects import DIALECTS
+from langchain_rain.engines.dialogue import Dialogue
+from langchain_rain.engines.embeddings import embed_texts, encoder_failure
+from langchain_rain.engines.http_client import HttpClient, Timeouts, as_replicas, base_url, named
+from langchain_rain.engines.merging import AsyncChannel
+from langchain_rain.engines.reading import AnswerReader
+from langchain_rain.engines.replicas import Replicas
+from langchain_rain.engines.server import Server
+from langchain_rain.engines.server_work import ServerWork, Stay
+from langchain_rain.engines.text import TextCodec
+from langchain_rain.engines.tokenizers import load_tokenizer
+from langchain_rain.engines.work import EmbedWork
+from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.search.protocol import Context, Request, Score
+
+SAMPLE = "How do I wash the bike? (A) 12 €\n"
+"""A text on which tokenizers are compared."""
+
+PARALLEL_RANK = "X-data-parallel-rank"
+"""The header by which vLLM is told which of its data-parallel ranks a request is for."""
+
+
+class CompletionsEngine:
+    """Answers requests by an inference server.
+
+    Making one connects: it finds out what the server is and can do. From a coroutine make it by `asyncio.to_thread`.
+    Similarity between token sets (presets `paper` and `thorough`) needs `embeddings`, as servers give no hidden states.
+
+    Args:
+        base_url: where it is, for example "http://localhost:8000"; several for replicas of one model.
+        model: its name there; by default the only one that is served.
+        api_key: sent as bearer token; shown nowhere.
+        tokenizer: of the model: a folder, an id on the Hugging Face hub, or the tokenizer itself; by default what the
+            server names as the model.
+        embeddings: answers `Embed` from decoded text.
+        name: names the engine in errors and results; by default the model's name.
+        dialect: "vllm", "llama-server", "sglang" or "openai"; by default found out.
+        cache_salt: keeps what the server caches of these texts from its other tenants (vLLM, SGLang).
+        data_parallel_size: how many data-parallel ranks of vLLM stand behind each URL; each conversation stays on one.
+        session_header: a header that tells a router which requests belong together, for example "X-Session-ID".
+        timeouts: how long a server may take.
+        max_retries: how often a request is tried again that failed in a way that may pass: with 8, for a minute.
+
+    Raises:
+        RainConfigError: an argument is out of range, or transformers, for the tokenizer, is missing.
+        EngineError: the server cannot be reached, has no such model or another tokenizer, or cannot be searched with:
+            what it lacks is named.
+    """
+
+    writes_whole_messages = False
+
+    def __init__(  # noqa: PLR0913 - where the server is, and how it is treated
+        self,
+        base_url: str | Sequence[str],
+        model: str = "",
+        *,
+        api_key: SecretStr | str | None = None,
+        tokenizer: Any = None,
+        embeddings: Embeddings | None = None,
+        name: str = "",
+        dialect: str | None = None,
+        cache_salt: str = "",
+        data_parallel_size: int = 1,
+        session_header: str = "",
+        timeouts: Timeouts | None = None,
+        max_retries: int = 8,
+    ) -> None:
+        urls = _checked_urls(base_url)
+        _check(dialect=dialect, data_parallel_size=data_parallel_size, max_retries=max_retries)
+        self.name = name or model or named(urls[0])
+        self.embeddings = embeddings
+        ranks = [{PARALLEL_RANK: str(rank)} for rank in range(data_parallel_size)] if data_parallel_size > 1 else [{}]
+        client = HttpClient(
+            Replicas(as_replicas(urls, headers=ranks)),
+            name=self.name,
+            api_key=SecretStr(api_key) if isinstance(api_key, str) else api_key,
+            timeouts=timeouts,
+            max_retries=max_retries,
+            session_header=session_header,
+        )
+        self.channel = AsyncChannel(self, at_end=client.aclose)
+        try:
+            self._connect(client, model, tokenizer, dialect, cache_salt, name)
+        except BaseException:
+            self.channel.shut_down()
+            raise
+
+    def _connect(
+        self, client: HttpClient, model: str, tokenizer: Any, dialect: str | None, cache_salt: str, name: str
+    ) -> None:
+        home = client.replicas.settle()
+        self.served = self.channel.run(identify(client, home, model=model, dialect=dialect, name=self.name))
+        self.name = client.name = name or self.served.model
+        if tokenizer is None or isinstance(tokenizer, str):
+            names = [tokenizer] if tokenizer else [self.served.source, self.served.model]
+            tokenizer = load_tokenizer([each for each in dict.fromkeys(names) if each], engine=self.name)
+        self.tokenizer = tokenizer
+        ends = {tokenizer.eos_token_id} - {None}
+        codec = TextCodec(tokenizer, eos_token_ids=ends, name=self.name)
+        self.max_context = self.served.max_context or 2**31
+        self._conversations = Conversations(codec, max_context=self.max_context, name=self.name)
+        self._server = Server(client, self.served.dialect, self.served.model, codec.tokens_of, cache_salt)
+        self.capabilities = self.channel.run(
+            probe(
+                self._server,
+                home,
+                prompt=codec.prompt_tokens(SAMPLE),
+                sample=SAMPLE,
+                sample_tokens=codec.encoded(SAMPLE),
+                name=self.name,
+            )
+        )
+        client.replicas.leave(home)
+        if self.capabilities.spells_alike is False:
+            raise EngineError(
+                f"{named(home.replica.url)} reads tokens otherwise than the tokenizer given; give that of the model "
+                f"{self.served.model!r} as tokenizer=, a folder or an id on the Hugging Face hub.",
+                engine=self.name,
+            )
+        self._codec, self._client = codec, client
+        self._stays: dict[Context, Stay] = {}
+
+    def report(self) -> list[ReportRow]:
+        """What the server is and can do, as a table."""
+        return report(self.served, self.capabilities)
+
+    def shut_down(self) -> None:
+        """Closes the connections and ends the thread that holds them; both also end with the process."""
+        self.channel.shut_down()
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Name and source of the model, the kind of server and the tokenizer; no address and no secret."""
+        return {
+            "engine": "completions",
+            "name": self.name,
+            "model": self.served.model,
+            "source": self.served.source,
+            "dialect": self.served.dialect.name,
+            "tokenizer": hashlib.sha256(self._codec.identity.encode()).hexdigest()[:16],
+            "embeddings": repr(self.embeddings) if self.embeddings is not None else None,
+        }
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations go through a template of the model's own; else they are put in lines."""
+        return self._codec.has_chat_template
+
+    def shown_to_model(self, request: Score) -> tuple[str, list[str]]:
+        """What a judgement puts before the model: as text, special tokens included, and token by token."""
+        tokens = self._codec.question_tokens(request.question, request.answer_prefix, request.wrapper)
+        return self._codec.spelled_out(tokens)
+
+    def check_tools(self) -> None:
+        """Checks that the model can be offered tools.
+
+        Raises:
+            RainConfigError: it cannot; says why.
+        """
+        self._codec.check_tools()
+
+    def open(self, prompt: str | Dialogue, *, max_tokens: int, stop: Sequence[str] = ()) -> Context:
+        """Begins a conversation.
+
+        Raises:
+            EngineError: the prompt is empty and the model cannot begin a text, or prompt and answer exceed its context.
+        """
+        return self._conversations.open(prompt, max_tokens=max_tokens, stop=stop)
+
+    def reader(self, context: Context) -> AnswerReader:
+        """Reads the answer of an open conversation."""
+        return self._conversations.reader(context)
+
+    async def answer(self, request: Request) -> Answered:
+        """Answers one request; failures are returned, not raised."""
+        cost = Cost()
+        try:
+            work = self._conversations.work(request)
+            if isinstance(work, EmbedWork):
+                await self._embed(work)
+                return Answered(work.reply, cost)
+            asked = ServerWork(self._server, self.capabilities, self._codec, self._stay_of(request.context))
+            try:
+                await asked.do(work)
+            finally:
+                cost = asked.cost
+        except EngineError as error:
+            error.request = error.request or type(request).__name__
+            return Answered(error, cost)
+        return Answered(work.reply, cost)
+
+    async def aclose(self, context: Context) -> None:
+        """Frees what a conversation holds."""
+        self._conversations.close(context)
+        stay = self._stays.pop(context, None)
+        if stay is not None:
+            self._client.replicas.leave(stay.home)
+
+    def _stay_of(self, context: Context) -> Stay:
+        if context not in self._stays:
+            self._stays[context] = Stay(self._client.replicas.settle(), context.num_prompt_tokens)
+        return self._stays[context]
+
+    async def _embed(self, work: EmbedWork) -> None:
+        if self.embeddings is None:
+            raise EngineError(
+                f"{self.name} is on a server, which gives no hidden states: similarity needs embeddings=, any of "
+                'LangChain, or is off (RainConfig(similarity_scope="off", adds_children=False)).',
+                engine=self.name,
+            )
+        text = self._codec.last_text(work.conversation, work.request.prefix, work.request.num_tokens)
+        try:
+            (work.reply,) = await asyncio.to_thread(embed_texts, self.embeddings, [text])
+        except Exception as error:  # noqa: BLE001 - somebody else's encoder; who asked for it is told, the others go on
+            work.reply = encoder_failure(error, engine=self.name)
+
+
+def _checked_urls(given: str | Sequence[str]) -> list[str]:
+    urls = []
+    for url in [given] if isinstance(given, str) else given:
+        try:
+            urls.append(base_url(url))
+        except (ValueError, TypeError, httpx.InvalidURL) as error:
+            raise RainConfigError(
+                f"base_url: the address of a server, like 'http://localhost:8000', is allowed, given {url!r}."
+            ) from error
+    if not urls:
+        raise RainConfigError(f"base_url: at least one address is allowed, given {given!r}.")
+    return urls
+
+
+def _check(*, dialect: str | None, data_parallel_size: int, max_retries: int) -> None:
+    if dialect is not None and dialect not in DIALECTS:
+        raise RainConfigError(f"dialect: {', '.join(map(repr, DIALECTS))} is allowed, given {dialect!r}.")
+    if data_parallel_size < 1:
+        raise RainConfigError(f"data_parallel_size: at least 1 is allowed, given {data_parallel_size!r}.")
+    if max_retries < 0:
+        raise RainConfigError(f"max_retries: at least 0 is allowed, given {max_retries!r}.")

@@ -1,0 +1,268 @@
+"""Asking a server over HTTP: what may pass is tried again, what cannot is an error at once, secrets stay out of it.
+
+Tried again, after a pause that grows and honours `Retry-After`: broken connections, timeouts, the statuses 429, 500,
+502, 503 and 504, and replies that cannot be read. Not tried again: any other status, as it would be the same again.
+"""
+
+import asyncio
+import email.utils
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import SecretStr, ValidationError
+
+from langchain_rain.engines.replicas import Home, Replica, Replicas
+from langchain_rain.errors import EngineError
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+PASSING_STATUSES = frozenset({429, 500, 502, 503, 504})
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before the first trial after a failure, doubled with each; drawn from the upper half, so that not all come
+at once."""
+
+LONGEST_RETRY_AFTER = 120.0
+"""Seconds that a server may make wait."""
+
+MAX_MESSAGE = 300
+"""Characters that are told of what a server says of an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds.
+
+    Attributes:
+        connect: until a server takes a connection.
+        read: until it answers, or goes on answering.
+    """
+
+    connect: float = 5.0
+    read: float = 120.0
+
+
+class _PassingError(Exception):
+    """What may pass: tried again."""
+
+    def __init__(self, reason: str, *, retry_after: float = 0.0, is_of_server: bool = True) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.is_of_server = is_of_server
+
+
+class HttpClient:
+    """Asks the servers of one model.
+
+    Args:
+        replicas: the servers.
+        name: names the engine in errors.
+        api_key: sent as bearer token.
+        timeouts: how long a server may take.
+        max_retries: how often a request is tried again.
+        session_header: the header that tells a router which requests belong together; empty for none.
+        sleep: waits between two trials.
+        draw: draws from [0, 1) for the pauses.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        *,
+        name: str,
+        api_key: SecretStr | None = None,
+        timeouts: Timeouts | None = None,
+        max_retries: int = 8,
+        session_header: str = "",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.replicas = replicas
+        self.name = name
+        self._api_key = api_key
+        self._max_retries = max_retries
+        self._session_header = session_header
+        self._sleep = sleep
+        self._draw = draw
+        timeouts = timeouts or Timeouts()
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key is not None else {},
+            timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    async def get(self, replica: Replica, path: str) -> Any:
+        """What a server says at `path`, as JSON; None if it has nothing there.
+
+        Raises:
+            EngineError: it cannot be reached.
+        """
+        text = await self.get_text(replica, path)
+        try:
+            return json.loads(text) if text is not None else None
+        except ValueError:
+            return None
+
+    async def get_text(self, replica: Replica, path: str) -> str | None:
+        """What a server says at `path`; None if it has nothing there.
+
+        Raises:
+            EngineError: it cannot be reached.
+        """
+        try:
+            response = await self._client.get(replica.url + path, headers=replica.headers)
+        except httpx.TransportError as error:
+            raise EngineError(
+                f"{named(replica.url)} cannot be reached: {self._said(_reason(error))}. Is the server running there?",
+                engine=self.name,
+                is_retryable=True,
+            ) from error
+        if response.status_code in (401, 403):
+            raise EngineError(
+                f"{named(replica.url)} refuses the key: HTTP {response.status_code}: {self._said(_message(response))}",
+                engine=self.name,
+            )
+        return response.text if response.is_success else None
+
+    async def post(self, home: Home, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]) -> T:
+        """What `read` makes of the reply to `body`.
+
+        Raises:
+            EngineError: the server refuses the request, or has failed too often.
+        """
+        content = json.dumps(body).encode()
+        reason: Exception | None = None
+        for attempt in range(self._max_retries + 1):
+            retry_after = 0.0
+            replica = self.replicas.ask(home)
+            if replica is not None:
+                try:
+                    return await self._try(replica, path, content, self._headers(home), read)
+                except _PassingError as failure:
+                    reason, retry_after = failure, failure.retry_after
+                    logger.debug("%s: %s", named(replica.url), failure)
+            if attempt < self._max_retries:
+                await self._sleep(max(retry_after, self._pause(attempt)))
+        raise EngineError(
+            f"{self.name} failed {self._max_retries + 1} times at {named(home.replica.url)}: {reason}.",
+            engine=self.name,
+            is_retryable=True,
+        ) from reason
+
+    def _pause(self, attempt: int) -> float:
+        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)) * (1 + self._draw()) / 2
+
+    def _headers(self, home: Home) -> dict[str, str]:
+        session = {self._session_header: home.session} if self._session_header else {}
+        return {"Content-Type": "application/json", **home.replica.headers, **session}
+
+    async def _try(
+        self, replica: Replica, path: str, content: bytes, headers: Mapping[str, str], read: Callable[[bytes], T]
+    ) -> T:
+        try:
+            try:
+                response = await self._client.post(replica.url + path, content=content, headers=headers)
+            except httpx.TransportError as error:
+                raise _PassingError(self._said(_reason(error))) from error
+            self._check(response, replica)
+            try:
+                result = read(response.content)
+            except (ValidationError, ValueError, LookupError) as error:
+                raise _PassingError(f"its reply cannot be read ({_problem(error)})") from error
+        except _PassingError as failure:
+            if failure.is_of_server:
+                replica.failed(self.replicas.clock())
+            raise
+        replica.succeeded()
+        return result
+
+    def _check(self, response: httpx.Response, replica: Replica) -> None:
+        if response.is_success:
+            return
+        told = f"HTTP {response.status_code}: {self._said(_message(response))}"
+        if response.status_code in PASSING_STATUSES:
+            retry_after = _retry_after(response.headers.get("Retry-After"))
+            # Who answers "too many requests" is alive.
+            raise _PassingError(told, retry_after=retry_after, is_of_server=response.status_code != 429)
+        replica.succeeded()
+        raise EngineError(f"{named(replica.url)} refused a request of {self.name}: {told}", engine=self.name)
+
+    def _said(self, text: str) -> str:
+        """What a server says, in short, without the secret."""
+        if self._api_key is not None and self._api_key.get_secret_value():
+            text = text.replace(self._api_key.get_secret_value(), "**********")
+        return " ".join(text.split())[:MAX_MESSAGE]
+
+
+def named(url: str) -> str:
+    """A URL as errors name it: without user and password."""
+    return str(httpx.URL(url).copy_with(username=None, password=None, query=None))
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a reply, without what it says: it may be text that is rejected."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return type(error).__name__
+
+
+def _message(response: httpx.Response) -> str:
+    """What the body of an error says, in the form of OpenAI, FastAPI or none."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.reason_phrase
+    for part in (body.get("error"), body.get("message"), body.get("detail")) if isinstance(body, dict) else ():
+        message = part.get("message") if isinstance(part, dict) else part
+        if isinstance(message, str) and message:
+            return message
+    return response.reason_phrase
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds to wait by a header `Retry-After`: a number of seconds, or a date."""
+    if not header:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = (email.utils.parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER) if seconds == seconds else 0.0  # noqa: PLR0124 - not a number
+
+
+def base_url(url: str) -> str:
+    """The root of a server, as users give it with or without `/v1`.
+
+    Raises:
+        ValueError: it is no HTTP address.
+    """
+    parsed = httpx.URL(url.strip())
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(url)
+    return str(parsed).rstrip("/").removesuffix("/v1")
+
+
+def as_replicas(urls: Sequence[str], *, headers: Sequence[Mapping[str, str]] = ({},)) -> list[Replica]:
+    """A replica for each of `urls` and each of `headers`."""
+    return [Replica(url, each) for url in urls for each in headers]

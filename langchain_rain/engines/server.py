@@ -1,0 +1,95 @@
+"""A served model: what it can be asked, in whatever dialect, at whichever of its replicas."""
+
+import re
+from dataclasses import dataclass, replace
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from langchain_rain.engines.dialects import Dialect, Sampled, Sampling, TokensOf
+from langchain_rain.engines.http_client import HttpClient
+from langchain_rain.engines.replicas import Home
+from langchain_rain.search.protocol import Tokens
+
+
+class _Scored(TypedDict):
+    score: float
+
+
+class _Scores(TypedDict):
+    data: list[_Scored]
+
+
+_SCORES = TypeAdapter(_Scores)
+_TEXT = TypeAdapter(dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A served model.
+
+    Attributes:
+        client: asks it.
+        dialect: how it is spoken to.
+        model: its name there.
+        tokens_of: finds the tokens of a text, where they are told as such.
+        cache_salt: keeps what is cached of its texts from other tenants of the server; empty for none.
+    """
+
+    client: HttpClient
+    dialect: Dialect
+    model: str
+    tokens_of: TokensOf
+    cache_salt: str = ""
+
+    async def sampled(self, home: Home, asked: Sampling) -> Sampled:
+        """What it writes.
+
+        Raises:
+            EngineError: it refuses the request, or has failed too often.
+        """
+        asked = replace(asked, seed=asked.seed % self.dialect.max_seed)
+        body = self.dialect.body(asked, self.model, self.cache_salt)
+        return await self.client.post(home, self.dialect.path, body, lambda content: self._read(content, asked))
+
+    def _read(self, content: bytes, asked: Sampling) -> Sampled:
+        sampled = self.dialect.read(content, self.tokens_of)
+        if any(not each.tokens and not each.has_ended for each in sampled.continuations):
+            raise ValueError("a continuation without tokens")
+        if len(sampled.continuations) > asked.num or any(
+            len(each.tokens) > asked.max_tokens for each in sampled.continuations
+        ):
+            raise ValueError("more than was asked for")
+        return sampled
+
+    async def share(self, home: Home, prompt: Tokens, token: int, other: int) -> float:
+        """The probability of `token` after `prompt` among it and `other`.
+
+        Raises:
+            EngineError: it does not tell, or has failed too often.
+        """
+        body = {"model": self.model, "query": list(prompt), "items": [[]], "label_token_ids": [token, other]}
+        return await self.client.post(
+            home, "/generative_scoring", body, lambda content: _SCORES.validate_json(content)["data"][0]["score"]
+        )
+
+    async def num_cache_hits(self, home: Home) -> float | None:
+        """How many tokens it has found in its cache so far, where it counts them (vLLM)."""
+        text = await self.client.get_text(home.replica, "/metrics")
+        counts = re.findall(r"^vllm:prefix_cache_hits_total(?:\{.*\})? ([-+.\deE]+)$", text or "", re.MULTILINE)
+        return sum(map(float, counts)) if counts else None
+
+    async def spelled(self, home: Home, tokens: Tokens) -> str:
+        """The text that it makes of tokens.
+
+        Raises:
+            EngineError: it does not tell, or has failed too often.
+        """
+        body = {"model": self.model, "tokens": list(tokens)}
+        return await self.client.post(home, "/detokenize", body, _read_text)
+
+
+def _read_text(content: bytes) -> str:
+    """vLLM, llama-server and SGLang name it differently."""
+    told = _TEXT.validate_json(content)
+    return next(told[key] for key in ("prompt", "content", "text") if key in told)
