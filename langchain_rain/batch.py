@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -73,21 +74,21 @@ class Tally:
         """Rows that nothing more is done about in this run."""
         return self.num_before + self.num_answered + self.num_failed
 
-    def told(self) -> str:
-        """All of it in a line, with the rate since the start and the time left at that rate."""
-        num_new = self.num_answered + self.num_failed
-        rate = num_new / max(time.monotonic() - self.started, 1e-3)
-        parts = [
-            f"{self.num_before + self.num_answered}/{self.num_rows} answered",
-            f"{self.num_unsatisfied} not satisfied",
-            f"{self.num_failed} failed",
-            f"{rate:.2f} rows/s",
-            f"{self.num_tokens} tokens given out of {self.num_positions} positions",
-        ]
-        if num_new and self.num_tried < self.num_rows:
-            minutes, seconds = divmod(round((self.num_rows - self.num_tried) / rate), 60)
-            parts.append(f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left")
+    @property
+    def rows_told(self) -> str:
+        """How many rows, at what rate since the start, and for how long still at that rate."""
+        parts = [f"{self.num_before + self.num_answered}/{self.num_rows} answered", f"{self.num_failed} failed"]
+        if num_new := self.num_answered + self.num_failed:
+            rate = num_new / max(time.monotonic() - self.started, 1e-3)
+            parts.append(f"{rate:.2f} rows/s")
+            if self.num_tried < self.num_rows:
+                parts.append(f"{timedelta(seconds=round((self.num_rows - self.num_tried) / rate))} left")
         return ", ".join(parts)
+
+    @property
+    def cost_told(self) -> str:
+        """What went through models and what came out, and how many answers the guardrail kept back or marked."""
+        return f"{self.num_tokens} tokens out of {self.num_positions} positions, {self.num_unsatisfied} not satisfied"
 
 
 class Failures:

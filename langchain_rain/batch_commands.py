@@ -4,7 +4,6 @@ Answers go to a file, each flushed as it comes; how far it is goes to standard e
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
@@ -23,11 +21,16 @@ from langchain_rain.engines.loading import DEMO_MODEL
 from langchain_rain.errors import RainConfigError
 from langchain_rain.ledger import Ledger
 from langchain_rain.options import (
+    DEFAULT_KEY,
+    ApiKeyOption,
     MaxTokensOption,
     OnUnsatisfiedOption,
     PresetOption,
     RubricOption,
+    ServerModelOption,
     StopOption,
+    TokenizerOption,
+    api_key_in,
 )
 from langchain_rain.prompts import Prompt, read_prompts
 from langchain_rain.quoting import visible
@@ -41,8 +44,6 @@ EXIT_CODES = (
     "given (option, setting, rubric, file); 3 the model could not be loaded, or was gone for 20 rows on end; 130 "
     "stopped by Ctrl-C. Whatever the end, what is answered is kept, and the same command goes on from there."
 )
-
-DEFAULT_KEY = "OPENAI_API_KEY"
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often it is told how far the run is, where that is no terminal."""
@@ -75,21 +76,14 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
         list[str] | None,
         typer.Option(metavar="URL", help="An inference server that writes instead; may be repeated for replicas."),
     ] = None,
-    server_model: Annotated[str, typer.Option(help="The model's name there; without it the only one there is.")] = "",
-    tokenizer: Annotated[str | None, typer.Option(help="Of the model on the server: a folder or an id.")] = None,
+    server_model: ServerModelOption = "",
+    tokenizer: TokenizerOption = None,
     judge: Annotated[str | None, typer.Option(help="Who judges, like --model; by default the writer itself.")] = None,
     judge_server: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="An inference server that judges; may be repeated for replicas."),
     ] = None,
-    api_key_env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="The environment variable that holds the key for the servers.",
-            show_default=f"{DEFAULT_KEY}, if it is set",
-        ),
-    ] = None,
+    api_key_env: ApiKeyOption = DEFAULT_KEY,
     rubric: RubricOption = "harmlessness",
     parameter: ParameterOption = None,
     functions: FunctionsOption = None,
@@ -118,7 +112,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
         tokenizer=tokenizer,
         judge=judge,
         judge_servers=tuple(judge_server or ()),
-        api_key=_api_key(api_key_env, is_needed=bool(server or judge_server)),
+        api_key=api_key_in(api_key_env),
         max_tokens=max_tokens,
         stop=tuple(stop or ()),
         on_unsatisfied=on_unsatisfied,
@@ -139,7 +133,7 @@ def answer_all(prompts: Path, settings: Settings, out: Path, failed: Path, *, co
         ledger.check_settings(answerer.settings_hash)
         tally = Tally(num_rows=len(is_done), num_before=sum(is_done))
         pending = (prompt for prompt in read_prompts(prompts) if not ledger.holds(prompt.id, prompt.input_hash))
-        with Failures(failed) as failures, _telling(tally, out) as tell:
+        with Failures(failed) as failures, _telling(tally, out, failed) as tell:
             recorder = Recorder(ledger, failures, tally)
             asyncio.run(_answer_all(pending, answerer, recorder, tell, concurrency=concurrency))
     return tally
@@ -184,21 +178,11 @@ def _check_models(
         raise RainConfigError(f"{given} belongs to a --server, and none is given.")
 
 
-def _api_key(name: str | None, *, is_needed: bool) -> SecretStr | None:
-    """The key in an environment variable, which has to be there if it was named."""
-    key = os.environ.get(name or DEFAULT_KEY)
-    if name is not None and not is_needed:
-        raise RainConfigError(f"--api-key-env {name!r} belongs to a server, and none is given.")
-    if name is not None and not key:
-        raise RainConfigError(f"--api-key-env: the environment variable {name!r} is not set.")
-    return SecretStr(key) if key and is_needed else None
-
-
 # --- How far it is -------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _telling(tally: Tally, out: Path) -> Iterator[Callable[[], None]]:
+def _telling(tally: Tally, out: Path, failed: Path) -> Iterator[Callable[[], None]]:
     """Yields what is called after each row, and tells at the end how far it came; on a stop, how to go on."""
     console = Console(stderr=True)
     if tally.num_before:
@@ -207,17 +191,25 @@ def _telling(tally: Tally, out: Path) -> Iterator[Callable[[], None]]:
         with _bar(tally, console) if console.is_terminal else _lines(tally, console) as tell:
             yield tell
     finally:
-        _tell(console, f"{tally.told()}.")
+        _tell(console, f"{tally.rows_told}; {tally.cost_told}.")
+        if tally.num_failed:
+            _tell(console, f"What failed is named in {failed}, with the reason.")
         if tally.num_before + tally.num_answered < tally.num_rows:
             _tell(console, f"What is answered stands in {out}; the same command goes on with the rest.")
 
 
 @contextmanager
 def _bar(tally: Tally, console: Console) -> Iterator[Callable[[], None]]:
-    columns = (SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False))
+    columns = (SpinnerColumn(), BarColumn(10), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(tally.told(), total=tally.num_rows, completed=tally.num_before)
-        yield lambda: progress.update(task, completed=tally.num_tried, description=tally.told())
+        task = progress.add_task("", total=tally.num_rows)
+
+        def tell() -> None:
+            told = f"{tally.rows_told}\n{tally.cost_told}"
+            progress.update(task, completed=tally.num_tried, description=told)
+
+        tell()
+        yield tell
 
 
 @contextmanager
@@ -228,7 +220,7 @@ def _lines(tally: Tally, console: Console) -> Iterator[Callable[[], None]]:
         nonlocal told_at
         if time.monotonic() - told_at >= SECONDS_BETWEEN_LINES:
             told_at = time.monotonic()
-            _tell(console, tally.told())
+            _tell(console, f"{tally.rows_told}; {tally.cost_told}")
 
     yield tell
 
