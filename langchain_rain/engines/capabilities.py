@@ -109,7 +109,9 @@ async def identify(client: HttpClient, home: Home, *, model: str, dialect: str |
 
     listed = [each for each in (await get("/v1/models")).get("data") or () if isinstance(each, dict)]
     if not listed:
-        raise EngineError(f"{url} lists no models at /v1/models; is it an inference server?", engine=name)
+        raise EngineError(
+            f"{url} lists no models at /v1/models; is it an inference server, and has it loaded its model?", engine=name
+        )
     chosen = next((each for each in listed if model in (each.get("id"), "")), None)
     if chosen is None or (not model and len(listed) > 1):
         names = ", ".join(repr(each.get("id")) for each in listed)

@@ -105,12 +105,12 @@ class ServerWork:
             self._write(work, self._ended(sampled.continuations[0]))
 
     def _stop(self, work: RolloutWork) -> tuple[str, ...]:
-        """The texts that end an answer, then those of the marks that its prompt and beginning use most."""
-        request, conversation = work.request, work.conversation
-        before = self._codec.read(conversation, request.prefix).decoded
-        asked = conversation.prompt if isinstance(conversation.prompt, str) else before
-        marks = sorted(request.until, key=lambda mark: -(asked + before).count(mark))
-        return (*conversation.stop, *marks)[: self._capabilities.num_stop]
+        """Texts after which a server may stop: the marks that the conversation uses most, then what ends an answer."""
+        prompt = work.conversation.prompt
+        asked = prompt if isinstance(prompt, str) else str(prompt.messages[-1].text)
+        text = asked + self._codec.read(work.conversation, work.request.prefix).decoded
+        marks = sorted(work.request.until, key=lambda mark: -text.count(mark))
+        return (*marks, *work.conversation.stop)[: self._capabilities.num_stop]
 
     def _write(self, work: RolloutWork, written: Continuation) -> None:
         # Of a drawn token the server tells how probable it is at temperature 1.
