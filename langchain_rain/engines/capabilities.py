@@ -165,8 +165,9 @@ async def probe(
         raise EngineError(f"{_refusal(url)} It does not go on from token ids as asked: {error}", engine=name) from error
     num_top = await _most(server, home, NUMS_TOP, lambda num: Sampling(prompt, 1, num_top=num))
     options = await _options(server, home, prompt, num_top)
-    if not options:
-        raise EngineError(f"{_refusal(url)} It tells no log probabilities of a judgement's options.", engine=name)
+    if not num_top or not options:
+        missing = "a judgement's options" if num_top else "the most probable tokens"
+        raise EngineError(f"{_refusal(url)} It tells no log probabilities of {missing}.", engine=name)
     return Capabilities(
         max_num=await _max_num(server, home, prompt),
         has_seed=[each.tokens for each in first.continuations] == [each.tokens for each in again.continuations],

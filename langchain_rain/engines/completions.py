@@ -20,7 +20,7 @@ from langchain_rain.engines.conversations import Conversations
 from langchain_rain.engines.dialects import DIALECTS
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
-from langchain_rain.engines.http_client import HttpClient, Timeouts, as_replicas, base_url, named
+from langchain_rain.engines.http_client import HttpClient, as_replicas, base_url, named
 from langchain_rain.engines.merging import AsyncChannel
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.engines.replicas import Replicas
@@ -57,7 +57,8 @@ class CompletionsEngine:
         cache_salt: keeps what the server caches of these texts from its other tenants (vLLM, SGLang).
         data_parallel_size: how many data-parallel ranks of vLLM stand behind each URL; each conversation stays on one.
         session_header: a header that tells a router which requests belong together, for example "X-Session-ID".
-        timeouts: how long a server may take.
+        connect_timeout: seconds until a server takes a connection.
+        read_timeout: seconds until it answers; then the request counts as failed, and is tried again.
         max_retries: how often a request is tried again that failed in a way that may pass: with 8, for a minute.
 
     Raises:
@@ -81,11 +82,14 @@ class CompletionsEngine:
         cache_salt: str = "",
         data_parallel_size: int = 1,
         session_header: str = "",
-        timeouts: Timeouts | None = None,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 120.0,
         max_retries: int = 8,
     ) -> None:
         urls = _checked_urls(base_url)
-        _check(dialect=dialect, data_parallel_size=data_parallel_size, max_retries=max_retries)
+        _check_dialect(dialect)
+        _check_least(1, data_parallel_size=data_parallel_size)
+        _check_least(0, connect_timeout=connect_timeout, read_timeout=read_timeout, max_retries=max_retries)
         self.name = name or model or named(urls[0])
         self.embeddings = embeddings
         ranks = [{PARALLEL_RANK: str(rank)} for rank in range(data_parallel_size)] if data_parallel_size > 1 else [{}]
@@ -93,7 +97,8 @@ class CompletionsEngine:
             Replicas(as_replicas(urls, headers=ranks)),
             name=self.name,
             api_key=SecretStr(api_key) if isinstance(api_key, str) else api_key,
-            timeouts=timeouts,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
             max_retries=max_retries,
             session_header=session_header,
         )
@@ -248,10 +253,12 @@ def _checked_urls(given: str | Sequence[str]) -> list[str]:
     return urls
 
 
-def _check(*, dialect: str | None, data_parallel_size: int, max_retries: int) -> None:
+def _check_dialect(dialect: str | None) -> None:
     if dialect is not None and dialect not in DIALECTS:
         raise RainConfigError(f"dialect: {', '.join(map(repr, DIALECTS))} is allowed, given {dialect!r}.")
-    if data_parallel_size < 1:
-        raise RainConfigError(f"data_parallel_size: at least 1 is allowed, given {data_parallel_size!r}.")
-    if max_retries < 0:
-        raise RainConfigError(f"max_retries: at least 0 is allowed, given {max_retries!r}.")
+
+
+def _check_least(least: int, **given: float) -> None:
+    for name, value in given.items():
+        if not value >= least:
+            raise RainConfigError(f"{name}: at least {least} is allowed, given {value!r}.")

@@ -10,7 +10,6 @@ import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -37,19 +36,6 @@ MAX_MESSAGE = 300
 """Characters that are told of what a server says of an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds.
-
-    Attributes:
-        connect: until a server takes a connection.
-        read: until it answers, or goes on answering.
-    """
-
-    connect: float = 5.0
-    read: float = 120.0
-
-
 class _PassingError(Exception):
     """What may pass: tried again."""
 
@@ -66,7 +52,8 @@ class HttpClient:
         replicas: the servers.
         name: names the engine in errors.
         api_key: sent as bearer token.
-        timeouts: how long a server may take.
+        connect_timeout: seconds until a server takes a connection.
+        read_timeout: seconds until it answers, or goes on answering.
         max_retries: how often a request is tried again.
         session_header: the header that tells a router which requests belong together; empty for none.
         sleep: waits between two trials.
@@ -79,7 +66,8 @@ class HttpClient:
         *,
         name: str,
         api_key: SecretStr | None = None,
-        timeouts: Timeouts | None = None,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 120.0,
         max_retries: int = 8,
         session_header: str = "",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -92,12 +80,10 @@ class HttpClient:
         self._session_header = session_header
         self._sleep = sleep
         self._draw = draw
-        timeouts = timeouts or Timeouts()
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key is not None else {},
-            timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=None),
+            timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-            trust_env=False,
         )
 
     async def aclose(self) -> None:
