@@ -94,13 +94,11 @@ class CompletionsEngine:
         self.embeddings = embeddings
         ranks = [{PARALLEL_RANK: str(rank)} for rank in range(data_parallel_size)] if data_parallel_size > 1 else [{}]
         client = HttpClient(
-            Replicas(as_replicas(urls, headers=ranks)),
+            Replicas(as_replicas(urls, headers=ranks), session_header=session_header),
             name=self.name,
             api_key=SecretStr(api_key) if isinstance(api_key, str) else api_key,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
+            timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=None),
             max_retries=max_retries,
-            session_header=session_header,
         )
         self.channel = AsyncChannel(self, at_end=client.aclose)
         try:

@@ -32,6 +32,11 @@ at once."""
 LONGEST_RETRY_AFTER = 120.0
 """Seconds that a server may make wait."""
 
+DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=5.0, pool=None)
+"""Seconds; for a connection of the pool none, as waiting for it is no failure of a server."""
+
+JSON = {"Content-Type": "application/json"}
+
 MAX_MESSAGE = 300
 """Characters that are told of what a server says of an error."""
 
@@ -52,10 +57,8 @@ class HttpClient:
         replicas: the servers.
         name: names the engine in errors.
         api_key: sent as bearer token.
-        connect_timeout: seconds until a server takes a connection.
-        read_timeout: seconds until it answers, or goes on answering.
+        timeout: how long a server may take.
         max_retries: how often a request is tried again.
-        session_header: the header that tells a router which requests belong together; empty for none.
         sleep: waits between two trials.
         draw: draws from [0, 1) for the pauses.
     """
@@ -66,10 +69,8 @@ class HttpClient:
         *,
         name: str,
         api_key: SecretStr | None = None,
-        connect_timeout: float = 5.0,
-        read_timeout: float = 120.0,
+        timeout: httpx.Timeout | None = None,
         max_retries: int = 8,
-        session_header: str = "",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -77,12 +78,11 @@ class HttpClient:
         self.name = name
         self._api_key = api_key
         self._max_retries = max_retries
-        self._session_header = session_header
         self._sleep = sleep
         self._draw = draw
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key is not None else {},
-            timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=None),
+            timeout=timeout or DEFAULT_TIMEOUT,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
         )
 
@@ -136,7 +136,7 @@ class HttpClient:
             replica = self.replicas.ask(home)
             if replica is not None:
                 try:
-                    return await self._try(replica, path, content, self._headers(home), read)
+                    return await self._try(replica, path, content, {**JSON, **home.headers, **replica.headers}, read)
                 except _PassingError as failure:
                     reason, retry_after = failure, failure.retry_after
                     logger.debug("%s: %s", named(replica.url), failure)
@@ -150,10 +150,6 @@ class HttpClient:
 
     def _pause(self, attempt: int) -> float:
         return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)) * (1 + self._draw()) / 2
-
-    def _headers(self, home: Home) -> dict[str, str]:
-        session = {self._session_header: home.session} if self._session_header else {}
-        return {"Content-Type": "application/json", **home.replica.headers, **session}
 
     async def _try(
         self, replica: Replica, path: str, content: bytes, headers: Mapping[str, str], read: Callable[[bytes], T]

@@ -59,11 +59,11 @@ class Home:
 
     Attributes:
         replica: the server.
-        session: names it to a router.
+        headers: what is sent with each of its requests, wherever it is.
     """
 
     replica: Replica
-    session: str = field(default_factory=lambda: uuid.uuid4().hex)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Replicas:
@@ -71,17 +71,20 @@ class Replicas:
 
     Args:
         replicas: at least one.
+        session_header: tells a router which requests are of one conversation; empty for none.
         clock: seconds that never go back.
     """
 
-    def __init__(self, replicas: Sequence[Replica], *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, replicas: Sequence[Replica], *, session_header: str = "", clock: Clock = time.monotonic) -> None:
         assert replicas, "there is at least one server"
         self.all = tuple(replicas)
+        self._session_header = session_header
         self.clock = clock
 
     def settle(self) -> Home:
         """A home for a new conversation; `leave` frees it."""
-        home = Home(self._least_loaded() or self.all[0])
+        headers = {self._session_header: uuid.uuid4().hex} if self._session_header else {}
+        home = Home(self._least_loaded() or self.all[0], headers)
         home.replica.num_conversations += 1
         return home
 
