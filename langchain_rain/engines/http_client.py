@@ -61,6 +61,7 @@ class HttpClient:
         max_retries: how often a request is tried again.
         sleep: waits between two trials.
         draw: draws from [0, 1) for the pauses.
+        transport: carries the requests; None for the network.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class HttpClient:
         max_retries: int = 8,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.replicas = replicas
         self.name = name
@@ -84,6 +86,7 @@ class HttpClient:
             headers={"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key is not None else {},
             timeout=timeout or DEFAULT_TIMEOUT,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+            transport=transport,
         )
 
     async def aclose(self) -> None:
