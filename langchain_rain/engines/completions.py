@@ -7,6 +7,7 @@ to one server, whose cache holds its beginning.
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,7 +97,7 @@ class CompletionsEngine:
         client = HttpClient(
             Replicas(as_replicas(urls, headers=ranks), session_header=session_header),
             name=self.name,
-            api_key=SecretStr(api_key) if isinstance(api_key, str) else api_key,
+            api_key=_checked_key(api_key),
             timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=None),
             max_retries=max_retries,
         )
@@ -239,16 +240,30 @@ class CompletionsEngine:
 
 def _checked_urls(given: str | Sequence[str]) -> list[str]:
     urls = []
-    for url in [given] if isinstance(given, str) else given:
+    for url in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
         try:
             urls.append(base_url(url))
-        except (ValueError, TypeError, httpx.InvalidURL) as error:
+        except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
+            shown = re.sub(r"//[^/]*@", "//", repr(url))  # without user and password
             raise RainConfigError(
-                f"base_url: the address of a server, like 'http://localhost:8000', is allowed, given {url!r}."
-            ) from error
+                f"base_url: the address of a server, like 'http://localhost:8000', is allowed, given {shown}."
+            ) from None
     if not urls:
         raise RainConfigError(f"base_url: at least one address is allowed, given {given!r}.")
     return urls
+
+
+def _checked_key(given: SecretStr | str | None) -> SecretStr | None:
+    """The key as a secret; what a header cannot hold would be told with it by the error of another library."""
+    key = given.get_secret_value() if isinstance(given, SecretStr) else given
+    if not key:
+        return None
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise RainConfigError(
+            "api_key: printable ASCII characters are allowed; the one given, which is not shown, has others, maybe the "
+            "end of a line."
+        )
+    return SecretStr(key)
 
 
 def _check_dialect(dialect: str | None) -> None:

@@ -5,6 +5,7 @@ Tried again, after a pause that grows and honours `Retry-After`: broken connecti
 """
 
 import asyncio
+import base64
 import email.utils
 import json
 import logging
@@ -36,6 +37,9 @@ DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=5.0, pool=None)
 """Seconds; for a connection of the pool none, as waiting for it is no failure of a server."""
 
 JSON = {"Content-Type": "application/json"}
+
+MAX_DEPTH = 5
+"""How deep in a reply it is told where something is wrong: below there are tokens, by their texts."""
 
 MAX_MESSAGE = 300
 """Characters that are told of what a server says of an error."""
@@ -113,7 +117,7 @@ class HttpClient:
         """
         try:
             response = await self._client.get(replica.url + path, headers=replica.headers)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise EngineError(
                 f"{named(replica.url)} cannot be reached: {self._said(_reason(error))}. Is the server running there?",
                 engine=self.name,
@@ -133,7 +137,7 @@ class HttpClient:
             EngineError: the server refuses the request, or has failed too often.
         """
         content = json.dumps(body).encode()
-        reason: Exception | None = None
+        reason: Exception = _PassingError("it is left alone for a while, as it has failed again and again")
         for attempt in range(self._max_retries + 1):
             retry_after = 0.0
             replica = self.replicas.ask(home)
@@ -160,13 +164,14 @@ class HttpClient:
         try:
             try:
                 response = await self._client.post(replica.url + path, content=content, headers=headers)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise _PassingError(self._said(_reason(error))) from error
             self._check(response, replica)
             try:
                 result = read(response.content)
             except (ValidationError, ValueError, LookupError) as error:
-                raise _PassingError(f"its reply cannot be read ({_problem(error)})") from error
+                # Without its cause, which tracebacks would show with the text of the reply.
+                raise _PassingError(f"its reply cannot be read ({_problem(error)})") from None
         except _PassingError as failure:
             if failure.is_of_server:
                 replica.failed(self.replicas.clock())
@@ -205,7 +210,7 @@ def _problem(error: Exception) -> str:
     """What is wrong with a reply, without what it says: it may be text that is rejected."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return f"{'.'.join(map(str, first['loc'][:MAX_DEPTH]))}: {first['msg']}"
     return type(error).__name__
 
 
@@ -249,5 +254,15 @@ def base_url(url: str) -> str:
 
 
 def as_replicas(urls: Sequence[str], *, headers: Sequence[Mapping[str, str]] = ({},)) -> list[Replica]:
-    """A replica for each of `urls` and each of `headers`."""
-    return [Replica(url, each) for url in urls for each in headers]
+    """A replica for each of `urls` and each of `headers`; user and password of a URL become a header of its own."""
+    return [Replica(*_without_password(url, each)) for url in urls for each in headers]
+
+
+def _without_password(url: str, headers: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+    """A URL that may be logged, as httpx does; what is taken from it is sent all the same."""
+    parsed = httpx.URL(url)
+    if not parsed.userinfo:
+        return url, headers
+    credentials = base64.b64encode(f"{parsed.username}:{parsed.password}".encode()).decode()
+    bare = str(parsed.copy_with(username=None, password=None))
+    return bare.rstrip("/"), {**headers, "Authorization": f"Basic {credentials}"}

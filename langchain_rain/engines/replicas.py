@@ -29,7 +29,7 @@ class Replica:
     """
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # there may be a password in it
     num_conversations: int = 0
     _num_failures: int = 0  # in a row
     _rests_until: float = 0.0
