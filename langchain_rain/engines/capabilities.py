@@ -191,7 +191,7 @@ async def _most(server: Server, home: Home, nums: Sequence[int], asked: Callable
     """The first of `nums` of which as many log probabilities are told at a place; 0 if none is."""
     for num in nums:
         sampled = await _allowed(server, home, asked(num))
-        if sampled is not None and len(sampled.continuations[0].top[0]) >= num:
+        if sampled is not None and len(sampled.continuations[0].first_top) >= num:
             return num
     return 0
 
@@ -226,7 +226,7 @@ async def _options(server: Server, home: Home, prompt: Tokens, num_top: int) -> 
     tokens = tuple(sorted({*range(5, 8), prompt[-1]}))
     ways: list[OptionsBy] = []
     told = await _allowed(server, home, Sampling(prompt, 1, num_top=1, told=tokens))
-    if told is not None and set(tokens) <= told.continuations[0].top[0].keys():
+    if told is not None and set(tokens) <= told.continuations[0].first_top.keys():
         ways.append("token ids")
     with suppress(EngineError):
         await server.share(home, prompt, *tokens[:2])

@@ -120,6 +120,8 @@ class CompletionsEngine:
         self.tokenizer = tokenizer
         ends = {tokenizer.eos_token_id} - {None}
         codec = TextCodec(tokenizer, eos_token_ids=ends, name=self.name)
+        # Now, as answers may teach the codec of further tokens that end texts.
+        self._tokenizer_hash = hashlib.sha256(codec.identity.encode()).hexdigest()[:16]
         self.max_context = self.served.max_context or 2**31
         self._conversations = Conversations(codec, max_context=self.max_context, name=self.name)
         self._server = Server(client, self.served.dialect, self.served.model, codec.tokens_of, cache_salt)
@@ -160,7 +162,7 @@ class CompletionsEngine:
             "model": self.served.model,
             "source": self.served.source,
             "dialect": self.served.dialect.name,
-            "tokenizer": hashlib.sha256(self._codec.identity.encode()).hexdigest()[:16],
+            "tokenizer": self._tokenizer_hash,
             "embeddings": repr(self.embeddings) if self.embeddings is not None else None,
         }
 

@@ -5,6 +5,7 @@ A dialect is data and two small functions: from a `Sampling` to the body of a re
 OpenAI's tell what was written as ids too, so that nothing is lost between tokens and text.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NotRequired, TypeAlias
@@ -50,8 +51,8 @@ class Continuation:
 
     Attributes:
         tokens: what was drawn, with the one that ended the text.
-        logprobs: natural, of each, at temperature 1 over the whole vocabulary; of the last ones they may be missing.
-        top: those of the most probable tokens at each place, by token; as many.
+        logprobs: natural, of each, at temperature 1 over the whole vocabulary; not a number where it is not told.
+        top: those of the most probable tokens at each place, by token; empty where they are not told.
         has_ended: whether the model ended the text, and not a limit or a stop text.
     """
 
@@ -59,6 +60,11 @@ class Continuation:
     logprobs: tuple[float, ...]
     top: tuple[Mapping[int, float], ...]
     has_ended: bool
+
+    @property
+    def first_top(self) -> Mapping[int, float]:
+        """Those of the most probable tokens at the first place; none where the text ended there without a token."""
+        return self.top[0] if self.top else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,15 +293,18 @@ def _read_llama(content: bytes, tokens_of: TokensOf) -> Sampled:
 
 
 def _llama_continuation(reply: _LlamaCompletion) -> Continuation:
-    written = reply.get("completion_probabilities", [])  # without those of the tokens that a stop text lies in
-    if [each["id"] for each in written] != reply["tokens"][: len(written)]:
+    # Left out are tokens after which a character is incomplete, and those that a stop text lies in.
+    left = reply.get("completion_probabilities", [])
+    logprobs: list[float] = []
+    top: list[Mapping[int, float]] = []
+    for token in reply["tokens"]:
+        is_told = bool(left) and left[0]["id"] == token
+        told, left = (left[0], left[1:]) if is_told else (None, left)
+        logprobs.append(told["logprob"] if told else math.nan)
+        top.append({each["id"]: each["logprob"] for each in told["top_logprobs"]} if told else {})
+    if left:
         raise ValueError("probabilities of other tokens")
-    return Continuation(
-        tokens=tuple(reply["tokens"]),
-        logprobs=tuple(each["logprob"] for each in written),
-        top=tuple({top["id"]: top["logprob"] for top in each["top_logprobs"]} for each in written),
-        has_ended=reply["stop_type"] == "eos",
-    )
+    return Continuation(tuple(reply["tokens"]), tuple(logprobs), tuple(top), has_ended=reply["stop_type"] == "eos")
 
 
 LLAMA_SERVER = Dialect(

@@ -92,4 +92,7 @@ class Server:
 def _read_text(content: bytes) -> str:
     """vLLM, llama-server and SGLang name it differently."""
     told = _TEXT.validate_json(content)
-    return next(told[key] for key in ("prompt", "content", "text") if key in told)
+    for key in ("prompt", "content", "text"):
+        if key in told:
+            return told[key]
+    raise LookupError("no text")

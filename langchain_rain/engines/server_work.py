@@ -29,6 +29,12 @@ BLIND_TOKENS = 16
 NEGLIGIBLE = 1e-3
 """Probability that may be missing from what is told of a judgement's options."""
 
+GREEDY_TEMPERATURE = 1e-3
+"""What temperature 0 stands for, as in this process."""
+
+WHOLE = "A"
+"""What one token spells in any vocabulary."""
+
 MAX_RECENT = 4
 """Of how many texts of a conversation it is remembered that a server has read them, where it does not tell."""
 
@@ -114,7 +120,7 @@ class ServerWork:
 
     def _write(self, work: RolloutWork, written: Continuation) -> None:
         # Of a drawn token the server tells how probable it is at temperature 1.
-        is_told = work.request.temperature == 1 and len(written.logprobs) == len(written.tokens)
+        is_told = work.request.temperature == 1 and not any(map(math.isnan, written.logprobs))
         for number, token in enumerate(written.tokens):
             work.write(token, written.logprobs[number] if is_told else 0.0)
             if work.reply is not None:
@@ -158,7 +164,7 @@ class ServerWork:
         assert isinstance(want, Probability), "a server tells tokens and their log probabilities"
         logprobs = await self._logprobs(want.place.sequence, want.token_ids)
         # Up to a constant where the temperature is not 1; who asks at another compares them with one another.
-        return np.array(want.token_ids), np.array(logprobs) / want.temperature
+        return np.array(want.token_ids), np.array(logprobs) / max(want.temperature, GREEDY_TEMPERATURE)
 
     async def _most_probable(self, want: MostProbable) -> Got:
         num_top = min(want.count, self._capabilities.num_top)
@@ -169,14 +175,22 @@ class ServerWork:
 
     async def _top(self, prompt: Tokens, num_top: int) -> dict[int, float]:
         sampled = await self._sampled(Sampling(prompt, max_tokens=1, num_top=num_top))
-        return dict(sampled.continuations[0].top[0])
+        written = sampled.continuations[0]
+        if not written.tokens:
+            return {self._ended(written).tokens[0]: 0.0}
+        if not written.first_top:
+            # llama-server tells nothing of a place at which it draws a part of a character, so a whole one is drawn.
+            whole = self._codec.tokens_of(WHOLE)[:1]
+            sampled = await self._sampled(Sampling(prompt, max_tokens=1, num_top=num_top, allowed=whole))
+            (written,) = sampled.continuations
+        return dict(written.first_top)
 
     async def _logprobs(self, prompt: Tokens, tokens: Sequence[int]) -> list[float]:
         """How probable each of `tokens` is after `prompt`; what is negligible, or is not had at all, is impossible."""
         ways = self._capabilities.options
         if "token ids" in ways:
             sampled = await self._sampled(Sampling(prompt, max_tokens=1, told=tuple(tokens)))
-            told = sampled.continuations[0].top[0]
+            told = sampled.continuations[0].first_top
             return [told.get(token, -math.inf) for token in tokens]
         top = await self._top(prompt, self._capabilities.num_top) if self._capabilities.num_top else {}
         known = {token: top[token] for token in tokens if token in top}
@@ -201,7 +215,8 @@ class ServerWork:
         """How probable `token` is, by a request that allows no other."""
         sampled = await self._sampled(Sampling(prompt, max_tokens=1, num_top=1, allowed=(token,)))
         written = sampled.continuations[0]
-        return written.logprobs[0] if written.tokens == (token,) and written.logprobs else -math.inf
+        is_told = written.tokens == (token,) and not math.isnan(written.logprobs[0])
+        return written.logprobs[0] if is_told else -math.inf
 
     async def _sampled(self, asked: Sampling) -> Sampled:
         sampled = await self._server.sampled(self._stay.home, asked)
@@ -216,10 +231,16 @@ class ServerWork:
 
 
 def _filtered(written: Continuation, temperature: float, top_k: int) -> list[float]:
-    """The log probability of each token among the `top_k` most probable ones at its place, at a temperature."""
-    temperature = max(temperature, 1e-3)
+    """The log probability of each token among the `top_k` most probable ones at its place, at a temperature.
+
+    A token of which it is not told counts as certain: mostly it is one that goes on a character.
+    """
+    temperature = max(temperature, GREEDY_TEMPERATURE)
     filtered = []
     for token, logprob, top in zip(written.tokens, written.logprobs, written.top, strict=True):
+        if math.isnan(logprob):
+            filtered.append(0.0)
+            continue
         others = sorted({**top, token: logprob}.values(), reverse=True)[:top_k]
         relative = np.array(others) / temperature
         filtered.append(float(logprob / temperature - np.logaddexp.reduce(relative)))
@@ -232,7 +253,7 @@ def _tempered(logprobs: Sequence[float], temperature: float) -> NDArray[np.float
     What all other tokens have together is known at temperature 1 alone. It is taken as if each were as probable as the
     last one that is told: exact at temperature 1, and below it an upper bound, of little weight.
     """
-    temperature = max(temperature, 1e-3)
+    temperature = max(temperature, GREEDY_TEMPERATURE)
     told = np.array(logprobs, dtype=np.float64)
     if temperature == 1 or not len(told):
         return told
