@@ -6,16 +6,16 @@ Answers go to a file, each flushed as it comes; how far it is goes to standard e
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from langchain_rain.answerer import Answerer, Settings
+from langchain_rain.answerer import Answerer, Settings, Tried
 from langchain_rain.batch import Failures, Recorder, Tally, as_they_come
 from langchain_rain.engines.loading import DEMO_MODEL
 from langchain_rain.errors import RainConfigError
@@ -97,6 +97,12 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
         int | None, typer.Option(help="Budget of one answer: token positions through the model.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="How many prompts are under way at once.")] = 16,
+    on_ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray", help="By actors of Ray Data, one for each GPU or server; --concurrency is that of each of them."
+        ),
+    ] = False,
 ) -> None:
     """Answer many prompts with RAIN; stopped in whatever way, the same command goes on where it was."""
     failed = out.with_suffix(".failed.jsonl")
@@ -119,33 +125,58 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
         max_seconds=max_seconds,
         max_forward_tokens=max_forward_tokens,
     )
-    tally = answer_all(prompts, settings, out, failed, concurrency=concurrency)
+    tally = answer_all(prompts, settings, out, failed, concurrency=concurrency, on_ray=on_ray)
     raise typer.Exit(SOME_FAILED if tally.num_failed else ALL_ANSWERED)
 
 
-def answer_all(prompts: Path, settings: Settings, out: Path, failed: Path, *, concurrency: int) -> Tally:
+def answer_all(prompts: Path, settings: Settings, out: Path, failed: Path, *, concurrency: int, on_ray: bool) -> Tally:
     """Answers all prompts that have no answer in `out` yet."""
     with Ledger(out) as ledger:
         is_done = [ledger.holds(prompt.id, prompt.input_hash) for prompt in read_prompts(prompts)]
         if not settings.servers and settings.judge is None:
             prepare_for(settings.model)
-        answerer = Answerer(settings)
-        ledger.check_settings(answerer.settings_hash)
+        way = _on_ray(settings, concurrency) if on_ray else _here(settings, concurrency, ledger)
         tally = Tally(num_rows=len(is_done), num_before=sum(is_done))
         pending = (prompt for prompt in read_prompts(prompts) if not ledger.holds(prompt.id, prompt.input_hash))
         with Failures(failed) as failures, _telling(tally, out, failed) as tell:
             recorder = Recorder(ledger, failures, tally)
-            asyncio.run(_answer_all(pending, answerer, recorder, tell, concurrency=concurrency))
+
+            def take(tried: Tried) -> None:
+                recorder.take(tried)
+                tell()
+
+            way(pending, take)
     return tally
 
 
-async def _answer_all(
-    pending: Iterator[Prompt], answerer: Answerer, recorder: Recorder, tell: Callable[[], None], *, concurrency: int
-) -> None:
-    async with aclosing(as_they_come(pending, answerer.answer, concurrency=concurrency)) as all_tried:
-        async for tried in all_tried:
-            recorder.take(tried)
-            tell()
+Way: TypeAlias = Callable[[Iterator[Prompt], Callable[[Tried], None]], None]
+"""How prompts are answered; each is given on as soon as it was tried."""
+
+
+def _here(settings: Settings, concurrency: int, ledger: Ledger) -> Way:
+    answerer = Answerer(settings)
+    ledger.check_settings(answerer.settings_hash)
+
+    async def answer(prompts: Iterator[Prompt], take: Callable[[Tried], None]) -> None:
+        async with aclosing(as_they_come(prompts, answerer.answer, concurrency=concurrency)) as all_tried:
+            async for tried in all_tried:
+                take(tried)
+
+    return lambda prompts, take: asyncio.run(answer(prompts, take))
+
+
+def _on_ray(settings: Settings, concurrency: int) -> Way:
+    try:
+        from langchain_rain.ray_batch import tried_by_actors
+    except ImportError as error:
+        raise RainConfigError("--ray needs Ray Data: pip install 'langchain-rain[ray]'.") from error
+
+    def answer(prompts: Iterator[Prompt], take: Callable[[Tried], None]) -> None:
+        with closing(tried_by_actors(prompts, settings, concurrency=concurrency)) as all_tried:
+            for tried in all_tried:
+                take(tried)
+
+    return answer
 
 
 # --- What was given ------------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 import asyncio
 import dataclasses
-import json
-import os
 import random
 import re
 import signal
@@ -17,57 +15,20 @@ from typing import Any
 
 import pytest
 
-from langchain_rain import EngineError, batch_commands, cli, judging
+from langchain_rain import EngineError, batch_commands, judging
 from langchain_rain.answerer import Tried
 from langchain_rain.batch import MAX_FAILURES_ON_END, Tally, as_they_come
 from langchain_rain.engines.loading import demo_model_path
 from langchain_rain.evaluation.demo_world import as_prompt, test_requests
 from langchain_rain.prompts import Prompt, read_prompts
-from tests.scripted_batch import RUBRIC, Echo, kill_when
+from tests.scripted_batch import Echo, Row, Run, gone, kill_when, rows_in
 from tests.test_cli import Terminal
 from tests.test_ledger import disk_full_at
-
-Row = dict[str, Any]
-
-
-class Run:
-    """The command on files of a folder, in this process."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.prompts, self.out = folder / "prompts.jsonl", folder / "answers.jsonl"
-        self.failed, self.rubric = folder / "answers.failed.jsonl", folder / "edible.yaml"
-        self.rubric.write_text(RUBRIC, encoding="utf-8")
-        self.engine = Echo()
-        monkeypatch.setattr(judging, "load_engine", lambda given, argument: self.engine)
-        monkeypatch.setattr(os, "environ", os.environ.copy())
-
-    def give(self, *rows: Any) -> None:
-        """Writes the prompts; a text stands for a row that has it as prompt."""
-        given = ({"prompt": row} if isinstance(row, str) else row for row in rows)
-        self.prompts.write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
-
-    def __call__(self, *arguments: str) -> int:
-        return cli.run(["run", str(self.prompts), "--out", str(self.out), "--rubric", str(self.rubric), *arguments])
-
-    @property
-    def answers(self) -> dict[str, str]:
-        """By id; none stands there twice."""
-        answers = {row["id"]: row["answer"] for row in rows_in(self.out)}
-        assert len(answers) == len(rows_in(self.out))
-        return answers
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return Run(tmp_path, monkeypatch)
-
-
-def rows_in(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def gone(prompt: str) -> EngineError:
-    return EngineError(f"Nobody is there for {prompt}.", is_retryable=True)
 
 
 # --- Rows --------------------------------------------------------------------------------------------------------
