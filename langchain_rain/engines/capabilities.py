@@ -1,5 +1,6 @@
 """What an inference server can do, found out by asking: fields that it does not know it ignores, and says 200."""
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -39,6 +40,9 @@ PROBE_SEED = 7
 
 NUM_CACHED = 200
 """Tokens of a text that is read twice: some blocks of any server's cache."""
+
+NUM_TOGETHER = 8
+"""How many requests of a kind are sent at once, so that some share a batch of the server."""
 
 UNLIKELY = "\u2603\u2604"
 """Begins stop texts that do not come."""
@@ -231,6 +235,8 @@ async def _options(server: Server, home: Home, prompt: Tokens, num_top: int) -> 
     with suppress(EngineError):
         await server.share(home, prompt, *tokens[:2])
         ways.append("pairs")
+    if ways and await _spoil_each_other(server, home, prompt, tokens, num_top):
+        ways.clear()
     if num_top > 1:
         ways.append("top")
     constrained = await _allowed(server, home, Sampling(prompt, 1, num_top=1, allowed=tokens[:1]))
@@ -238,6 +244,14 @@ async def _options(server: Server, home: Home, prompt: Tokens, num_top: int) -> 
     if constrained is not None and _is_only(constrained.continuations[0], tokens[0]):
         ways.append("single tokens")
     return tuple(ways)
+
+
+async def _spoil_each_other(server: Server, home: Home, prompt: Tokens, tokens: Tokens, num_top: int) -> bool:
+    """Whether requests for certain tokens spoil those for the most probable ones that share a batch with them."""
+    told, top = Sampling(prompt, 4, num_top=1, told=tokens), Sampling(prompt, 4, num_top=num_top)
+    return any(
+        await asyncio.gather(*(server.spoils(home, asked) for _ in range(NUM_TOGETHER) for asked in (told, top)))
+    )
 
 
 def _is_only(continuation: Continuation, token: int) -> bool:

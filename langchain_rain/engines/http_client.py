@@ -45,7 +45,7 @@ MAX_MESSAGE = 300
 """Characters that are told of what a server says of an error."""
 
 
-class _PassingError(Exception):
+class PassingError(Exception):
     """What may pass: tried again."""
 
     def __init__(self, reason: str, *, retry_after: float = 0.0, is_of_server: bool = True) -> None:
@@ -137,14 +137,14 @@ class HttpClient:
             EngineError: the server refuses the request, or has failed too often.
         """
         content = json.dumps(body).encode()
-        reason: Exception = _PassingError("it is left alone for a while, as it has failed again and again")
+        reason: Exception = PassingError("it is left alone for a while, as it has failed again and again")
         for attempt in range(self._max_retries + 1):
             retry_after = 0.0
             replica = self.replicas.ask(home)
             if replica is not None:
                 try:
                     return await self._try(replica, path, content, {**JSON, **home.headers, **replica.headers}, read)
-                except _PassingError as failure:
+                except PassingError as failure:
                     reason, retry_after = failure, failure.retry_after
                     logger.debug("%s: %s", named(replica.url), failure)
             if attempt < self._max_retries:
@@ -165,14 +165,14 @@ class HttpClient:
             try:
                 response = await self._client.post(replica.url + path, content=content, headers=headers)
             except httpx.RequestError as error:
-                raise _PassingError(self._said(_reason(error))) from error
+                raise PassingError(self._said(_reason(error))) from error
             self._check(response, replica)
             try:
                 result = read(response.content)
             except (ValidationError, ValueError, LookupError) as error:
                 # Without its cause, which tracebacks would show with the text of the reply.
-                raise _PassingError(f"its reply cannot be read ({_problem(error)})") from None
-        except _PassingError as failure:
+                raise PassingError(f"its reply cannot be read ({_problem(error)})") from None
+        except PassingError as failure:
             if failure.is_of_server:
                 replica.failed(self.replicas.clock())
             raise
@@ -186,7 +186,7 @@ class HttpClient:
         if response.status_code in PASSING_STATUSES:
             retry_after = _retry_after(response.headers.get("Retry-After"))
             # Who answers "too many requests" is alive.
-            raise _PassingError(told, retry_after=retry_after, is_of_server=response.status_code != 429)
+            raise PassingError(told, retry_after=retry_after, is_of_server=response.status_code != 429)
         replica.succeeded()
         raise EngineError(f"{named(replica.url)} refused a request of {self.name}: {told}", engine=self.name)
 

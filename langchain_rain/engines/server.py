@@ -1,13 +1,14 @@
 """A served model: what it can be asked, in whatever dialect, at whichever of its replicas."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from langchain_rain.engines.dialects import Dialect, Sampled, Sampling, TokensOf
-from langchain_rain.engines.http_client import HttpClient
+from langchain_rain.engines.http_client import HttpClient, PassingError
 from langchain_rain.engines.replicas import Home
 from langchain_rain.search.protocol import Tokens
 
@@ -19,6 +20,9 @@ class _Scored(TypedDict):
 class _Scores(TypedDict):
     data: list[_Scored]
 
+
+IMPOSSIBLE = -9000.0
+"""vLLM tells a probability of nothing as -9999."""
 
 _SCORES = TypeAdapter(_Scores)
 _TEXT = TypeAdapter(dict[str, str])
@@ -48,9 +52,27 @@ class Server:
         Raises:
             EngineError: it refuses the request, or has failed too often.
         """
+
+        def read(content: bytes) -> Sampled:
+            sampled = self._read(content, asked)
+            if is_spoiled(sampled):
+                raise PassingError("it told log probabilities of no token", is_of_server=False)
+            return sampled
+
+        return await self._ask(home, asked, read)
+
+    async def spoils(self, home: Home, asked: Sampling) -> bool:
+        """Whether log probabilities are missing from its reply.
+
+        Raises:
+            EngineError: as `sampled`.
+        """
+        return is_spoiled(await self._ask(home, asked, lambda content: self._read(content, asked)))
+
+    async def _ask(self, home: Home, asked: Sampling, read: Callable[[bytes], Sampled]) -> Sampled:
         asked = replace(asked, seed=asked.seed % self.dialect.max_seed)
         body = self.dialect.body(asked, self.model, self.cache_salt)
-        return await self.client.post(home, self.dialect.path, body, lambda content: self._read(content, asked))
+        return await self.client.post(home, self.dialect.path, body, read)
 
     def _read(self, content: bytes, asked: Sampling) -> Sampled:
         sampled = self.dialect.read(content, self.tokens_of)
@@ -87,6 +109,15 @@ class Server:
         """
         body = {"model": self.model, "tokens": list(tokens)}
         return await self.client.post(home, "/detokenize", body, _read_text)
+
+
+def is_spoiled(sampled: Sampled) -> bool:
+    """Whether log probabilities of no token stand in it.
+
+    vLLM's V1 sampler fills up with them where a request for those of certain tokens shares a batch with one for those
+    of the most probable tokens: https://github.com/vllm-project/vllm/pull/51789.
+    """
+    return any(logprob < IMPOSSIBLE for each in sampled.continuations for top in each.top for logprob in top.values())
 
 
 def _read_text(content: bytes) -> str:
