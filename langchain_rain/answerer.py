@@ -143,4 +143,6 @@ def _server_engine(settings: Settings, addresses: Sequence[str]) -> Engine:
         settings.server_model if is_writer else "",
         api_key=settings.api_key,
         tokenizer=settings.tokenizer if is_writer else None,
+        # Not the address, which it is by default: a server that moves is still the one that answered.
+        name=(settings.server_model or "server") if is_writer else "judge",
     )

@@ -4,19 +4,16 @@ Answers go to a file, each flushed as it comes; how far it is goes to standard e
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-from rich.text import Text
 
 from langchain_rain.answerer import Answerer, Settings, Tried
 from langchain_rain.batch import Failures, Recorder, Tally, as_they_come
+from langchain_rain.batch_progress import telling
 from langchain_rain.engines.loading import DEMO_MODEL
 from langchain_rain.errors import RainConfigError
 from langchain_rain.ledger import Ledger
@@ -33,7 +30,6 @@ from langchain_rain.options import (
     api_key_in,
 )
 from langchain_rain.prompts import Prompt, read_prompts
-from langchain_rain.quoting import visible
 from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
 
 ALL_ANSWERED, SOME_FAILED = 0, 1
@@ -44,9 +40,6 @@ EXIT_CODES = (
     "given (option, setting, rubric, file); 3 the model could not be loaded, or was gone for 20 rows on end; 130 "
     "stopped by Ctrl-C. Whatever the end, what is answered is kept, and the same command goes on from there."
 )
-
-SECONDS_BETWEEN_LINES = 10.0
-"""How often it is told how far the run is, where that is no terminal."""
 
 
 def run(  # noqa: PLR0913, PLR0917 - one for each option
@@ -138,7 +131,7 @@ def answer_all(prompts: Path, settings: Settings, out: Path, failed: Path, *, co
         way = _on_ray(settings, concurrency) if on_ray else _here(settings, concurrency, ledger)
         tally = Tally(num_rows=len(is_done), num_before=sum(is_done))
         pending = (prompt for prompt in read_prompts(prompts) if not ledger.holds(prompt.id, prompt.input_hash))
-        with Failures(failed) as failures, _telling(tally, out, failed) as tell:
+        with Failures(failed) as failures, telling(tally, out, failed) as tell:
             recorder = Recorder(ledger, failures, tally)
 
             def take(tried: Tried) -> None:
@@ -207,54 +200,3 @@ def _check_models(
     if not server and (server_model or tokenizer is not None):
         given = f"--server-model {server_model!r}" if server_model else f"--tokenizer {tokenizer!r}"
         raise RainConfigError(f"{given} belongs to a --server, and none is given.")
-
-
-# --- How far it is -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _telling(tally: Tally, out: Path, failed: Path) -> Iterator[Callable[[], None]]:
-    """Yields what is called after each row, and tells at the end how far it came; on a stop, how to go on."""
-    console = Console(stderr=True)
-    if tally.num_before:
-        _tell(console, f"{tally.num_before} of {tally.num_rows} rows are in {out} already.")
-    try:
-        with _bar(tally, console) if console.is_terminal else _lines(tally, console) as tell:
-            yield tell
-    finally:
-        _tell(console, f"{tally.rows_told}; {tally.cost_told}.")
-        if tally.num_failed:
-            _tell(console, f"What failed is named in {failed}, with the reason.")
-        if tally.num_before + tally.num_answered < tally.num_rows:
-            _tell(console, f"What is answered stands in {out}; the same command goes on with the rest.")
-
-
-@contextmanager
-def _bar(tally: Tally, console: Console) -> Iterator[Callable[[], None]]:
-    columns = (SpinnerColumn(), BarColumn(10), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=tally.num_rows)
-
-        def tell() -> None:
-            told = f"{tally.rows_told}\n{tally.cost_told}"
-            progress.update(task, completed=tally.num_tried, description=told)
-
-        tell()
-        yield tell
-
-
-@contextmanager
-def _lines(tally: Tally, console: Console) -> Iterator[Callable[[], None]]:
-    told_at = time.monotonic()
-
-    def tell() -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at >= SECONDS_BETWEEN_LINES:
-            told_at = time.monotonic()
-            _tell(console, f"{tally.rows_told}; {tally.cost_told}")
-
-    yield tell
-
-
-def _tell(console: Console, line: str) -> None:
-    console.print(Text(visible(line)), soft_wrap=True)

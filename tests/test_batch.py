@@ -385,9 +385,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The arguments by which engines of servers were built."""
     arguments: list[dict[str, Any]] = []
 
-    def build(base_url: Any, model: str = "", *, api_key: Any = None, tokenizer: Any = None) -> Echo:
+    def build(base_url: Any, model: str = "", *, api_key: Any, tokenizer: Any, name: str) -> Echo:
         arguments.append({"base_url": base_url, "model": model, "api_key": api_key, "tokenizer": tokenizer})
-        return Echo(lambda prompt: gone(prompt) if prompt == "bread" else None, name=f"server {len(arguments)}")
+        return Echo(lambda prompt: gone(prompt) if prompt == "bread" else None, name=name)
 
     module = ModuleType("completions")
     module.CompletionsEngine = build  # type: ignore[attr-defined]
@@ -411,6 +411,14 @@ def test_servers_write_and_judge_with_the_key_of_the_environment(
     assert run.answers == {"1": " One soup."}
     told = run.out.read_text() + run.failed.read_text() + "".join(capsys.readouterr())
     assert "sk-secret" not in told
+
+
+def test_a_server_that_has_moved_goes_on_with_what_it_has_begun(run: Run, built: list[dict[str, Any]]) -> None:
+    run.give("soup")
+    assert run("--server", "http://a") == 0
+    run.give("soup", "salt")
+    assert run("--server", "http://b", "--server", "http://c") == 0
+    assert run.answers == {"1": " One soup.", "2": " One salt."}
 
 
 def test_without_a_key_none_is_sent(run: Run, built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,7 +456,7 @@ def test_without_a_terminal_lines_tell_now_and_then(
     run.give("soup", "bread", "salt")
     assert run() == 0
     assert capsys.readouterr().err.count("\n") == 1
-    monkeypatch.setattr(batch_commands, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(batch_progress, "SECONDS_BETWEEN_LINES", 0.0)
     run.out.unlink()
     assert run() == 0
     out, err = capsys.readouterr()
