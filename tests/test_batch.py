@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from langchain_rain import EngineError, batch_commands, judging
+from langchain_rain import EngineError, batch_progress, judging
 from langchain_rain.answerer import Tried
 from langchain_rain.batch import MAX_FAILURES_ON_END, Tally, as_they_come
 from langchain_rain.engines.loading import demo_model_path
