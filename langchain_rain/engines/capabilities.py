@@ -111,14 +111,16 @@ async def identify(client: HttpClient, home: Home, *, model: str, dialect: str |
         told = await client.get(home.replica, path)
         return told if isinstance(told, dict) else {}
 
-    listed = [each for each in (await get("/v1/models")).get("data") or () if isinstance(each, dict)]
+    told = (await get("/v1/models")).get("data")
+    entries = told if isinstance(told, list) else []
+    listed = [each for each in entries if isinstance(each, dict) and isinstance(each.get("id"), str)]
     if not listed:
         raise EngineError(
             f"{url} lists no models at /v1/models; is it an inference server, and has it loaded its model?", engine=name
         )
-    chosen = next((each for each in listed if model in (each.get("id"), "")), None)
+    chosen = next((each for each in listed if model in (each["id"], "")), None)
     if chosen is None or (not model and len(listed) > 1):
-        names = ", ".join(repr(each.get("id")) for each in listed)
+        names = ", ".join(repr(each["id"]) for each in listed)
         raise EngineError(f"{url} serves {names}; one of these is allowed as model, given {model!r}.", engine=name)
     version, properties = await get("/version"), await get("/props")
     if dialect is None:
@@ -129,7 +131,7 @@ async def identify(client: HttpClient, home: Home, *, model: str, dialect: str |
     return Identity(
         DIALECTS[dialect],
         str(version.get("version") or properties.get("build_info") or ""),
-        str(chosen["id"]),
+        chosen["id"],
         str(source),
         int(max_context) if max_context else None,
     )
