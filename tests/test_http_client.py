@@ -438,7 +438,6 @@ async def test_what_a_server_says_of_an_error_is_told_in_short(body: Any, told: 
         (httpx.Response(200, json={"version": 1}), {"version": 1}),
         (httpx.Response(200, content=b"no JSON"), None),
         (httpx.Response(404), None),
-        (httpx.Response(500), None),
     ],
 )
 async def test_what_a_server_has_not_is_nothing(reply: httpx.Response, told: Any) -> None:
@@ -446,8 +445,19 @@ async def test_what_a_server_has_not_is_nothing(reply: httpx.Response, told: Any
         assert await client.get(home.replica, "/version") == told
 
 
+async def test_a_look_is_tried_again_twice() -> None:
+    found = httpx.Response(200, json={"version": 1})
+    async with asking(Scripted(httpx.ConnectError("refused"), failing(503, "loading"), found)) as (client, home):
+        assert await client.get(home.replica, "/version") == {"version": 1}
+    async with asking(Scripted(*[failing(503, "loading")] * 3)) as (client, home):
+        with pytest.raises(EngineError, match=r"http://server does not answer: HTTP 503: loading") as caught:
+            await client.get(home.replica, "/version")
+        assert caught.value.is_retryable
+
+
 async def test_who_cannot_be_reached_or_refuses_the_key_is_named() -> None:
-    async with asking(Scripted(httpx.ConnectError("refused"), failing(401, "no key"))) as (client, home):
+    refused: list[httpx.Response | Exception] = [httpx.ConnectError("refused")] * 3
+    async with asking(Scripted(*refused, failing(401, "no key"))) as (client, home):
         with pytest.raises(EngineError, match=r"http://server cannot be reached: ConnectError: refused") as caught:
             await client.get(home.replica, "/v1/models")
         assert caught.value.is_retryable

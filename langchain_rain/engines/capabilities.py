@@ -92,6 +92,20 @@ class Capabilities:
     spells_alike: bool | None
 
 
+async def identify_first(client: HttpClient, *, model: str, dialect: str | None, name: str) -> tuple[Home, Identity]:
+    """Who serves, and what, at the first server that can be reached; see `identify`."""
+    failures = []
+    for replica in client.replicas.all:
+        home = Home(replica)
+        try:
+            return home, await identify(client, home, model=model, dialect=dialect, name=name)
+        except EngineError as error:
+            if not error.is_retryable:
+                raise
+            failures.append(error)
+    raise failures[0]
+
+
 async def identify(client: HttpClient, home: Home, *, model: str, dialect: str | None, name: str) -> Identity:
     """Who serves, and what.
 

@@ -16,7 +16,7 @@ from langchain_core.embeddings import Embeddings
 from pydantic import SecretStr
 
 from langchain_rain.engines.base import Answered, Cost
-from langchain_rain.engines.capabilities import ReportRow, identify, probe, report
+from langchain_rain.engines.capabilities import ReportRow, identify_first, probe, report
 from langchain_rain.engines.conversations import Conversations
 from langchain_rain.engines.dialects import DIALECTS
 from langchain_rain.engines.dialogue import Dialogue
@@ -111,8 +111,7 @@ class CompletionsEngine:
     def _connect(
         self, client: HttpClient, model: str, tokenizer: Any, dialect: str | None, cache_salt: str, name: str
     ) -> None:
-        home = client.replicas.settle()
-        self.served = self.channel.run(identify(client, home, model=model, dialect=dialect, name=self.name))
+        home, self.served = self.channel.run(identify_first(client, model=model, dialect=dialect, name=self.name))
         self.name = client.name = name or self.served.model
         if tokenizer is None or isinstance(tokenizer, str):
             names = [tokenizer] if tokenizer else [self.served.source, self.served.model]
@@ -135,7 +134,6 @@ class CompletionsEngine:
                 name=self.name,
             )
         )
-        client.replicas.leave(home)
         if self.capabilities.spells_alike is False:
             raise EngineError(
                 f"{named(home.replica.url)} reads tokens otherwise than the tokenizer given; give that of the model "

@@ -7,6 +7,7 @@ Tried again, after a pause that grows and honours `Retry-After`: broken connecti
 import asyncio
 import base64
 import email.utils
+import itertools
 import json
 import logging
 import random
@@ -29,6 +30,9 @@ PASSING_STATUSES = frozenset({429, 500, 502, 503, 504})
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the first trial after a failure, doubled with each; drawn from the upper half, so that not all come
 at once."""
+
+NUM_GETS = 3
+"""How often a server is asked what it is before that counts as failed: who makes an engine waits for it."""
 
 LONGEST_RETRY_AFTER = 120.0
 """Seconds that a server may make wait."""
@@ -98,12 +102,20 @@ class HttpClient:
         await self._client.aclose()
 
     async def get(self, replica: Replica, path: str) -> Any:
-        """What a server says at `path`, as JSON; None if it has nothing there.
+        """What a server says at `path`, as JSON; None if it has nothing there. Tried again a little, not for long.
 
         Raises:
             EngineError: it cannot be reached.
         """
-        text = await self.get_text(replica, path)
+        for attempt in itertools.count(1):
+            try:
+                text = await self.get_text(replica, path)
+            except EngineError as error:
+                if attempt == NUM_GETS or not error.is_retryable:
+                    raise
+                await self._sleep(self._pause(attempt))
+            else:
+                break
         try:
             return json.loads(text) if text is not None else None
         except ValueError:
@@ -123,6 +135,12 @@ class HttpClient:
                 engine=self.name,
                 is_retryable=True,
             ) from error
+        if response.status_code in PASSING_STATUSES:
+            raise EngineError(
+                f"{named(replica.url)} does not answer: HTTP {response.status_code}: {self._said(_message(response))}",
+                engine=self.name,
+                is_retryable=True,
+            )
         if response.status_code in (401, 403):
             raise EngineError(
                 f"{named(replica.url)} refuses the key: HTTP {response.status_code}: {self._said(_message(response))}",
