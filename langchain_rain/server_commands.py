@@ -52,7 +52,11 @@ def check(
     if as_json:
         print(json.dumps({row.name: row.value for row in report}))
         return
-    table = Table("", "", "what it is for", title=visible(f"{engine.name} at {url}"), title_style="bold")
+    # Here and not above: it needs httpx, as the engine does that is there by now.
+    from langchain_rain.engines.http_client import named
+
+    title = visible(f"{engine.name} at {named(url)}")
+    table = Table("", "", "what it is for", title=title, title_style="bold")
     for row in report:
         table.add_row(row.name, Text(visible(_told(row.value))), row.purpose)
     Console(highlight=False).print(table)
