@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from langchain_rain.engines.capabilities import NUMS_TOP, Capabilities, Identity, ReportRow, identify, probe, report
-from langchain_rain.engines.dialects import DIALECTS, OPENAI, VLLM, Dialect
+from langchain_rain.engines.dialects import DIALECTS, OPENAI, VLLM, Dialect, Sampling
 from langchain_rain.engines.http_client import HttpClient
 from langchain_rain.engines.replicas import Home, Replica, Replicas
 from langchain_rain.engines.server import Server
@@ -19,6 +19,9 @@ from langchain_rain.search.protocol import Tokens
 
 SAMPLE, SAMPLE_TOKENS = " a text\n", (70, 71, 72)
 VOCABULARY = range(40, 240)
+NOTHING = -9999.0
+"""What vLLM tells as the log probability of no token."""
+
 LIKELY = -0.5
 """The log probability of the token that is drawn; a server tells it of the others as well."""
 
@@ -40,6 +43,7 @@ class Scripted:
         ends: whether it ends each text at once, and tells no token of it.
         cached: what it tells of its cache; None for nothing.
         bias_is_told: whether log probabilities are those after a constraint.
+        spoils: whether it tells log probabilities of no token where several kinds of requests come at once.
         paths: what else it has, by path.
         refuses: says why it refuses a request, or nothing.
     """
@@ -54,6 +58,7 @@ class Scripted:
     ends: bool = False
     cached: int | None = None
     bias_is_told: bool = False
+    spoils: bool = False
     paths: Mapping[str, Any] = field(default_factory=dict)
     refuses: Callable[[Mapping[str, Any]], str] = lambda body: ""
     asked: list[tuple[str, Any]] = field(default_factory=list)
@@ -95,6 +100,8 @@ class Scripted:
         logprob = 0.0 if allowed and self.bias_is_told else LIKELY
         top = dict.fromkeys(map(name, VOCABULARY[: body.get("logprobs", 0)]), LIKELY)
         top |= dict.fromkeys(map(name, body.get("logprob_token_ids", ())), LIKELY)
+        if self.spoils and "logprob_token_ids" in body and body["max_tokens"] > 1:
+            top |= {name(VOCABULARY[-1]): NOTHING}
         told = {"tokens": [name(token)], "token_logprobs": [logprob], "top_logprobs": [top]}
         return {"finish_reason": "length", "logprobs": told}
 
@@ -247,6 +254,23 @@ def test_tokens_are_compared_by_the_text_they_are_there(told: Any, spells_alike:
     scripted = Scripted(paths={"/detokenize": told})
     assert probed(scripted).spells_alike is spells_alike
     assert ("/detokenize", {"model": "demo", "tokens": list(SAMPLE_TOKENS)}) in scripted.asked
+
+
+def test_a_way_that_spoils_other_requests_is_not_gone() -> None:
+    score = {"/generative_scoring": {"data": [{"score": 0.5}]}}
+    assert probed(Scripted(paths=score)).options == ("token ids", "pairs", "top", "single tokens")
+    assert probed(Scripted(paths=score, spoils=True)).options == ("top", "single tokens")
+
+
+def test_log_probabilities_of_no_token_are_never_believed() -> None:
+    async def ask(client: HttpClient, home: Home) -> Any:
+        server = Server(client, VLLM, "demo", tokens_of)
+        return await server.sampled(home, Sampling((50,), 4, num_top=1, told=(50, 51)))
+
+    with pytest.raises(EngineError, match="it told log probabilities of no token") as caught:
+        with_client(Scripted(spoils=True), ask)
+    assert caught.value.is_retryable
+    assert len(with_client(Scripted(), ask).continuations) == 1
 
 
 # --- What it cannot do without -----------------------------------------------------------------------------------
