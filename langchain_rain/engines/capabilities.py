@@ -93,13 +93,14 @@ class Capabilities:
 
 
 async def identify_first(client: HttpClient, *, model: str, dialect: str | None, name: str) -> tuple[Home, Identity]:
-    """Who serves, and what, at the first server that can be reached; see `identify`."""
+    """Who serves, and what, at the first server that can be reached; see `identify`. The caller leaves the home."""
     failures = []
     for replica in client.replicas.all:
-        home = Home(replica)
+        home = client.replicas.settle(replica)
         try:
             return home, await identify(client, home, model=model, dialect=dialect, name=name)
         except EngineError as error:
+            client.replicas.leave(home)
             if not error.is_retryable:
                 raise
             failures.append(error)

@@ -134,6 +134,7 @@ class CompletionsEngine:
                 name=self.name,
             )
         )
+        client.replicas.leave(home)
         if self.capabilities.spells_alike is False:
             raise EngineError(
                 f"{named(home.replica.url)} reads tokens otherwise than the tokenizer given; give that of the model "

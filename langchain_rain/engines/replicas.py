@@ -81,10 +81,10 @@ class Replicas:
         self._session_header = session_header
         self.clock = clock
 
-    def settle(self) -> Home:
-        """A home for a new conversation; `leave` frees it."""
+    def settle(self, replica: Replica | None = None) -> Home:
+        """A home for a new conversation, at a certain server or one chosen; `leave` frees it."""
         headers = {self._session_header: uuid.uuid4().hex} if self._session_header else {}
-        home = Home(self._least_loaded() or self.all[0], headers)
+        home = Home(replica or self._least_loaded() or self.all[0], headers)
         home.replica.num_conversations += 1
         return home
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
@@ -10,6 +11,7 @@ from typing_extensions import TypedDict
 from langchain_rain.engines.dialects import Dialect, Sampled, Sampling, TokensOf
 from langchain_rain.engines.http_client import HttpClient, PassingError
 from langchain_rain.engines.replicas import Home
+from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Tokens
 
 
@@ -96,8 +98,10 @@ class Server:
         )
 
     async def num_cache_hits(self, home: Home) -> float | None:
-        """How many tokens it has found in its cache so far, where it counts them (vLLM)."""
-        text = await self.client.get_text(home.replica, "/metrics")
+        """How many tokens it has found in its cache so far, where it counts them (vLLM) and lets everybody see."""
+        text = None
+        with suppress(EngineError):
+            text = await self.client.get_text(home.replica, "/metrics")
         counts = re.findall(r"^vllm:prefix_cache_hits_total(?:\{.*\})? ([-+.\deE]+)$", text or "", re.MULTILINE)
         return sum(map(float, counts)) if counts else None
 
