@@ -9,7 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from langchain_rain.engines.capabilities import NUMS_TOP, Capabilities, Identity, ReportRow, identify, probe, report
+from langchain_rain.engines.capabilities import (
+    NUMS_TOP,
+    Capabilities,
+    Identity,
+    ReportRow,
+    identify,
+    identify_first,
+    probe,
+    report,
+)
 from langchain_rain.engines.dialects import DIALECTS, OPENAI, VLLM, Dialect, Sampling
 from langchain_rain.engines.http_client import HttpClient
 from langchain_rain.engines.replicas import Home, Replica, Replicas
@@ -234,6 +243,19 @@ def test_a_cache_shows_in_what_a_server_counts(hits: tuple[float, float] | None,
     assert probed(Scripted(paths={"/metrics": metrics} if hits else {})).has_prefix_cache == has_cache
 
 
+@pytest.mark.parametrize("status", [401, 403, 503])
+def test_counts_that_a_server_keeps_to_itself_are_not_told(status: int) -> None:
+    scripted = Scripted()
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status) if request.url.path == "/metrics" else scripted(request)
+
+    async def ask(client: HttpClient, home: Home) -> Any:
+        return await Server(client, VLLM, "demo", tokens_of).num_cache_hits(home)
+
+    assert with_client(handler, ask) is None
+
+
 @pytest.mark.parametrize(("cached", "has_cache"), [(0, False), (7, True)])
 def test_a_cache_shows_in_what_a_reply_tells(cached: int, has_cache: bool) -> None:
     capabilities = probed(Scripted(cached=cached))
@@ -396,6 +418,54 @@ def test_of_several_models_one_is_chosen_by_name() -> None:
 def test_what_lists_no_models_is_perhaps_no_inference_server(told: Any) -> None:
     with pytest.raises(EngineError, match="lists no models at /v1/models"):
         identified({"/v1/models": told})
+
+
+def found_first(*replies: Callable[[], httpx.Response]) -> tuple[str, list[int]]:
+    """Which of several servers tells who it is, and how many conversations each has then."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return replies[int(request.url.host)]()
+
+    async def ask() -> tuple[str, list[int]]:
+        replicas = Replicas([Replica(f"http://{number}") for number in range(len(replies))])
+        client = HttpClient(replicas, name="it", sleep=no_time, transport=httpx.MockTransport(handler))
+        try:
+            home, _ = await identify_first(client, model="", dialect="openai", name="it")
+            return home.replica.url, [each.num_conversations for each in replicas.all]
+        finally:
+            await client.aclose()
+            counts.extend(each.num_conversations for each in replicas.all)
+
+    counts: list[int] = []
+    try:
+        return asyncio.run(ask())
+    except EngineError:
+        assert counts == [0] * len(replies)
+        raise
+
+
+async def no_time(seconds: float) -> None:
+    pass
+
+
+def down() -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
+def serving() -> httpx.Response:
+    return httpx.Response(200, json={"data": [ONE]})
+
+
+def test_the_first_of_several_servers_that_answers_says_what_all_are() -> None:
+    assert found_first(serving, down) == ("http://0", [1, 0])
+    assert found_first(down, serving, serving) == ("http://1", [0, 1, 0])
+
+
+def test_if_none_answers_the_first_is_named_and_a_wrong_key_is_no_matter_of_the_next() -> None:
+    with pytest.raises(EngineError, match="http://0 cannot be reached"):
+        found_first(down, down)
+    with pytest.raises(EngineError, match="http://0 refuses the key"):
+        found_first(lambda: httpx.Response(401), serving)
 
 
 # --- For people --------------------------------------------------------------------------------------------------

@@ -41,6 +41,12 @@ def test_a_new_conversation_goes_where_the_fewest_are() -> None:
     assert counts(replicas) == [2, 1, 1]
 
 
+def test_a_new_conversation_may_be_given_a_server() -> None:
+    replicas, _ = replicas_of(2)
+    assert replicas.settle(replicas.all[1]).replica is replicas.all[1]
+    assert counts(replicas) == [0, 1]
+
+
 def test_a_conversation_stays_where_it_is_even_if_others_have_less_to_do() -> None:
     replicas, _ = replicas_of(2)
     home, other = replicas.settle(), replicas.settle()
