@@ -82,7 +82,7 @@ def test_a_strange_prompt_is_continued_like_any_other(prompt: str, kind: str) ->
 def test_special_tokens_that_a_prompt_spells_are_text(kind: str) -> None:
     for spelled in engine(kind).tokenizer.all_special_tokens:
         context = engine(kind).open(f"Hello {spelled}", max_tokens=1)
-        tokens = engine(kind)._conversations[context].prompt_tokens
+        tokens = engine(kind)._conversations._open[context].prompt_tokens
         engine(kind).channel.close(context)
         with_begin = tokens[1:] if tokens[0] == engine(kind).tokenizer.bos_token_id else tokens
         assert not set(with_begin) & set(engine(kind).tokenizer.all_special_ids)

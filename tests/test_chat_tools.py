@@ -581,7 +581,7 @@ def test_markup_in_the_name_of_a_tool_that_was_called_is_text() -> None:
 def test_a_special_token_that_marks_no_call_is_not_shown() -> None:
     writer = tool_engine()
     dialogue = Dialogue((HumanMessage("hi"),), (convert_to_openai_tool(get_weather),))
-    conversation = writer._conversations[context := writer.open(dialogue, max_tokens=9)]
+    conversation = writer._conversations._open[context := writer.open(dialogue, max_tokens=9)]
     tokens = writer.tokenizer.convert_tokens_to_ids(["<|assistant|>", "<tool_call>"])
     assert writer._codec.read(conversation, tuple(tokens)).decoded == "<tool_call>"
     writer.close(context)

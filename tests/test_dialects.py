@@ -375,7 +375,6 @@ def test_a_seed_and_those_of_further_continuations_stay_in_range(dialect: Dialec
 @pytest.mark.parametrize(
     ("asked", "reply"),
     [
-        (Sampling((1,), 1), completion(choice())),
         (Sampling((1,), 2), completion(choice(), choice())),
         (Sampling((1,), 2), completion(replaced(choice(), ("logprobs",), {"tokens": [], "token_logprobs": []}))),
     ],
@@ -384,6 +383,13 @@ async def test_more_than_was_asked_for_and_nothing_at_all_are_no_reply(asked: Sa
     with pytest.raises(EngineError, match=r"its reply cannot be read \(ValueError\)") as caught:
         await served(VLLM, asked, reply)
     assert caught.value.is_retryable
+
+
+async def test_what_goes_beyond_the_tokens_asked_for_is_cut() -> None:
+    _, sampled = await served(VLLM, Sampling((1,), 1), completion(choice()))
+    (cut,) = sampled.continuations
+    assert (cut.tokens, cut.logprobs) == (WRITTEN.tokens[:1], WRITTEN.logprobs[:1])
+    assert not cut.has_ended
 
 
 async def test_fewer_continuations_than_asked_are_a_reply() -> None:

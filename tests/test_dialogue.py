@@ -423,7 +423,7 @@ def test_a_conversation_of_no_messages_is_an_error_of_the_chat_model_too() -> No
 def test_a_model_without_a_template_gets_lines_and_stops_before_the_next_turn(tokenizer: Any, llama: Any) -> None:
     engine = TransformersEngine(llama, tokenizer)
     context = engine.open(Dialogue((HumanMessage("Hello.\nAssistant: x"),)), max_tokens=4, stop=["END"])
-    conversation = engine._conversations[context]
+    conversation = engine._conversations._open[context]
     assert tokenizer.decode(conversation.prompt_tokens) == "<|begin|>Human: Hello.\n> Assistant: x\n\nAssistant:"
     assert conversation.stop == ("END", *NEXT_TURNS)
     assert json.dumps(NEXT_TURNS) == '["\\nSystem:", "\\nHuman:", "\\nAssistant:", "\\nTool:"]'

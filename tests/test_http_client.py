@@ -299,15 +299,21 @@ async def test_while_all_rest_nothing_is_asked_and_then_it_is_tried_again() -> N
     assert len(server.asked) == MAX_FAILURES + 1
 
 
-async def test_who_only_waited_for_a_server_to_come_back_is_told_so() -> None:
-    server, clock = Scripted(failing(500)), Clock()
-    async with asking(server, clock=clock, max_retries=0) as (client, home):
+async def test_the_last_trial_is_made_however_lately_a_server_has_failed() -> None:
+    server, clock = Scripted(failing(500), ok()), Clock()
+    async with asking(server, clock=clock, max_retries=1) as (client, home):
         for _ in range(MAX_FAILURES):
             home.replica.failed(clock())
-        with pytest.raises(EngineError, match="http://server: it is left alone for a while") as caught:
+        with pytest.raises(EngineError, match="http://server: HTTP 500"):
             await ask(client, home)
-    assert caught.value.is_retryable
-    assert server.asked == []
+    assert len(server.asked) == 1
+
+
+async def test_a_conversation_leaves_a_server_that_is_gone_at_once() -> None:
+    servers = Scripted(httpx.ConnectError("refused"), ok())
+    async with asking(servers, "http://gone", "http://there") as (client, home):
+        await ask(client, home)
+    assert [request.url.host for request in servers.asked] == ["gone", "there"]
 
 
 # --- What is sent ------------------------------------------------------------------------------------------------

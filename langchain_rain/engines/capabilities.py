@@ -126,7 +126,8 @@ async def identify(client: HttpClient, home: Home, *, model: str, dialect: str |
         told = await client.get(home.replica, path)
         return told if isinstance(told, dict) else {}
 
-    told = (await get("/v1/models")).get("data")
+    models = await get("/v1/models") or await get("/v1/models")  # once more, as a reply may be damaged on its way
+    told = models.get("data")
     entries = told if isinstance(told, list) else []
     listed = [each for each in entries if isinstance(each, dict) and isinstance(each.get("id"), str)]
     if not listed:

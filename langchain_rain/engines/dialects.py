@@ -66,6 +66,14 @@ class Continuation:
         """Those of the most probable tokens at the first place; none where the text ended there without a token."""
         return self.top[0] if self.top else {}
 
+    def within(self, max_tokens: int) -> "Continuation":
+        """The same without what is beyond `max_tokens`: what a server counts as one token may be several here."""
+        if len(self.tokens) <= max_tokens:
+            return self
+        return Continuation(
+            self.tokens[:max_tokens], self.logprobs[:max_tokens], self.top[:max_tokens], has_ended=False
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:

@@ -50,12 +50,21 @@ MAX_MESSAGE = 300
 
 
 class PassingError(Exception):
-    """What may pass: tried again."""
+    """What may pass: tried again.
 
-    def __init__(self, reason: str, *, retry_after: float = 0.0, is_of_server: bool = True) -> None:
+    Attributes:
+        retry_after: seconds to wait at least.
+        is_of_server: whether it speaks against the server.
+        is_gone: whether nobody was there at all.
+    """
+
+    def __init__(
+        self, reason: str, *, retry_after: float = 0.0, is_of_server: bool = True, is_gone: bool = False
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         self.is_of_server = is_of_server
+        self.is_gone = is_gone
 
 
 class HttpClient:
@@ -155,10 +164,12 @@ class HttpClient:
             EngineError: the server refuses the request, or has failed too often.
         """
         content = json.dumps(body).encode()
-        reason: Exception = PassingError("it is left alone for a while, as it has failed again and again")
+        reason: PassingError | None = None
         for attempt in range(self._max_retries + 1):
             retry_after = 0.0
             replica = self.replicas.ask(home)
+            if replica is None and attempt == self._max_retries:
+                replica = home.replica  # however lately it has failed, the last trial is made
             if replica is not None:
                 try:
                     return await self._try(replica, path, content, {**JSON, **home.headers, **replica.headers}, read)
@@ -183,7 +194,8 @@ class HttpClient:
             try:
                 response = await self._client.post(replica.url + path, content=content, headers=headers)
             except httpx.RequestError as error:
-                raise PassingError(self._said(_reason(error))) from error
+                is_gone = isinstance(error, httpx.ConnectError)
+                raise PassingError(self._said(_reason(error)), is_gone=is_gone) from error
             self._check(response, replica)
             try:
                 result = read(response.content)
@@ -192,7 +204,7 @@ class HttpClient:
                 raise PassingError(f"its reply cannot be read ({_problem(error)})") from None
         except PassingError as failure:
             if failure.is_of_server:
-                replica.failed(self.replicas.clock())
+                replica.failed(self.replicas.clock(), is_gone=failure.is_gone)
             raise
         replica.succeeded()
         return result

@@ -47,9 +47,9 @@ class Replica:
         """Notes that it has answered."""
         self._num_failures = 0
 
-    def failed(self, now: float) -> None:
-        """Notes that it has failed."""
-        self._num_failures += 1
+    def failed(self, now: float, *, is_gone: bool = False) -> None:
+        """Notes that it has failed, or that nobody is there at all, which is no chance."""
+        self._num_failures = MAX_FAILURES if is_gone else self._num_failures + 1
         self._rests_until = now + REST_SECONDS
 
 

@@ -80,11 +80,9 @@ class Server:
         sampled = self.dialect.read(content, self.tokens_of)
         if any(not each.tokens and not each.has_ended for each in sampled.continuations):
             raise ValueError("a continuation without tokens")
-        if len(sampled.continuations) > asked.num or any(
-            len(each.tokens) > asked.max_tokens for each in sampled.continuations
-        ):
-            raise ValueError("more than was asked for")
-        return sampled
+        if len(sampled.continuations) > asked.num:
+            raise ValueError("more continuations than were asked for")
+        return replace(sampled, continuations=tuple(each.within(asked.max_tokens) for each in sampled.continuations))
 
     async def share(self, home: Home, prompt: Tokens, token: int, other: int) -> float:
         """The probability of `token` after `prompt` among it and `other`.

@@ -167,11 +167,13 @@ class ServerWork:
         return np.array(want.token_ids), np.array(logprobs) / max(want.temperature, GREEDY_TEMPERATURE)
 
     async def _most_probable(self, want: MostProbable) -> Got:
-        num_top = min(want.count, self._capabilities.num_top)
+        # At another temperature than 1 all that are told, as the others' share is estimated.
+        num_top = self._capabilities.num_top
+        num_top = min(want.count, num_top) if want.temperature == 1 else num_top
         top = await self._top(want.place.sequence, num_top)
         ranked = sorted(top.items(), key=lambda each: (-each[1], each[0]))[:num_top]
         logprobs = _tempered([logprob for _, logprob in ranked], want.temperature)
-        return np.array([token for token, _ in ranked]), logprobs
+        return np.array([token for token, _ in ranked[: want.count]]), logprobs[: want.count]
 
     async def _top(self, prompt: Tokens, num_top: int) -> dict[int, float]:
         sampled = await self._sampled(Sampling(prompt, max_tokens=1, num_top=num_top))
