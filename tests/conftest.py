@@ -4,7 +4,10 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("untimed", deadline=None)  # how fast a machine is, is no property of the code
+settings.load_profile("untimed")
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: a name that is no folder fails at once
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny matrices are not worth a second thread
 

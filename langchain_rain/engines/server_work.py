@@ -46,11 +46,13 @@ class Stay:
     Attributes:
         home: which replica.
         num_prompt_tokens: of the conversation.
-        recent: what was sent last.
+        has_read_prompt: whether the server has.
+        recent: what was sent last, where the server does not tell what it had cached.
     """
 
     home: Home
     num_prompt_tokens: int
+    has_read_prompt: bool = False
     recent: list[Tokens] = field(default_factory=list)
 
     def num_known(self, prompt: Tokens) -> int:
@@ -222,11 +224,12 @@ class ServerWork:
 
     async def _sampled(self, asked: Sampling) -> Sampled:
         sampled = await self._server.sampled(self._stay.home, asked)
-        is_first = not self._stay.recent
-        known = self._stay.num_known(asked.prompt)
-        cached = known if sampled.num_cached is None else sampled.num_cached
+        cached = self._stay.num_known(asked.prompt) if sampled.num_cached is None else sampled.num_cached
         positions = sampled.num_prompt - cached + sampled.num_written
-        of_earlier = min(cached, self._stay.num_prompt_tokens) if is_first and not self._is_judging else 0
+        of_earlier = 0
+        if not self._stay.has_read_prompt and not self._is_judging:
+            self._stay.has_read_prompt = True
+            of_earlier = min(cached, self._stay.num_prompt_tokens)
         judging = positions if self._is_judging else 0
         self.cost += Cost(1, positions, judging, cached_positions=of_earlier)
         return sampled
