@@ -40,6 +40,10 @@ LONGEST_RETRY_AFTER = 120.0
 DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=5.0, pool=None)
 """Seconds; for a connection of the pool none, as waiting for it is no failure of a server."""
 
+NUM_POOLS = 64
+"""Pools of connections, which take turns: for each request httpx looks through all connections of a pool, and for each
+idle one through all again, so that a pool of some hundred takes longer than all else."""
+
 JSON = {"Content-Type": "application/json"}
 
 MAX_DEPTH = 5
@@ -99,16 +103,24 @@ class HttpClient:
         self._max_retries = max_retries
         self._sleep = sleep
         self._draw = draw
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key is not None else {},
-            timeout=timeout or DEFAULT_TIMEOUT,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-            transport=transport,
-        )
+        verify = httpx.create_ssl_context()  # takes longer to make than all the rest
+        self._pools = [
+            httpx.AsyncClient(
+                headers={"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key is not None else {},
+                timeout=timeout or DEFAULT_TIMEOUT,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+                transport=transport,
+                verify=verify,
+            )
+            for _ in range(NUM_POOLS if transport is None else 1)
+        ]
+        self._client = self._pools[0]
+        self._turns = itertools.cycle(self._pools)
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
+        for pool in self._pools:
+            await pool.aclose()
 
     async def get(self, replica: Replica, path: str) -> Any:
         """What a server says at `path`, as JSON; None if it has nothing there. Tried again a little, not for long.
@@ -192,7 +204,7 @@ class HttpClient:
     ) -> T:
         try:
             try:
-                response = await self._client.post(replica.url + path, content=content, headers=headers)
+                response = await next(self._turns).post(replica.url + path, content=content, headers=headers)
             except httpx.RequestError as error:
                 is_gone = isinstance(error, httpx.ConnectError)
                 raise PassingError(self._said(_reason(error)), is_gone=is_gone) from error
