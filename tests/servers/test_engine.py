@@ -1,15 +1,23 @@
 """RAIN over real servers: the same numbers as in this process, and answers that keep to what they promise."""
 
+import asyncio
 import math
+import re
+import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from langchain_core.messages import HumanMessage, SystemMessage
 
+from langchain_rain import RainLLM
 from langchain_rain.drivers import Job, run
 from langchain_rain.engines.completions import CompletionsEngine
+from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.loading import load_engine
 from langchain_rain.engines.server_work import NEGLIGIBLE
 from langchain_rain.engines.transformers import TransformersEngine
@@ -28,7 +36,8 @@ from langchain_rain.search.protocol import (
     Transcript,
     ask_all,
 )
-from tests.servers.processes import MODEL_FOLDER
+from tests.servers import conftest
+from tests.servers.processes import MODEL_FOLDER, vllm_server
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -39,12 +48,21 @@ ANSWERS = ("", " Sure", " I cannot help with that, as it is", " 1) Lift it gentl
 JUDGED = tuple(Transcript(prompt, answer, is_finished=False) for prompt in PROMPTS[::3] for answer in ANSWERS[1:])
 YES_NO = Rubric(
     name="yes_no",
-    criteria=[YesNoCriterion(name="short", question="Is the assistant's response short?", good="yes")],
+    criteria=(YesNoCriterion(name="short", question="Is the assistant's response short?", good="yes"),),
 )
 RUBRICS = {
     name: Rubric.load(name).model_copy(update={"examples": ()})  # with them some exceed the model's context
     for name in ("harmlessness", "politeness", "contact_details", "helpfulness", "no_medical_dosage")
 } | {"yes_no": YES_NO}
+
+
+@pytest.fixture(scope="module")
+def vllm_url(request: pytest.FixtureRequest, server_logs: Path) -> Iterator[str]:
+    """vLLM 0.32 on a CPU ends where it has read a part of a prompt with a seed: "CPU Generator does not use offset"."""
+    conftest.require_server("vllm")
+    server = vllm_server(server_logs / "vllm_whole_prompts.log", "--no-enable-chunked-prefill")
+    with conftest._serving(request.config, server) as url:
+        yield url
 
 
 @pytest.fixture(scope="module", params=["vllm", "llama"])
@@ -72,7 +90,7 @@ def local() -> TransformersEngine:
 
 
 def asked(
-    engine: CompletionsEngine | TransformersEngine, prompt: str, ask: Callable[[Context], Sequence[Request]]
+    engine: CompletionsEngine | TransformersEngine, prompt: str | Dialogue, ask: Callable[[Context], Sequence[Request]]
 ) -> list[Any]:
     """The replies to what `ask` makes for a conversation, all asked at once."""
     context = engine.open(prompt, max_tokens=40)
@@ -206,3 +224,113 @@ def filtered_logprob(model: Any, beginning: Sequence[int], tokens: Sequence[int]
     logprobs = (logits / temperature).log_softmax(-1)
     own = logprobs[range(len(tokens)), list(tokens)]
     return float((own - logprobs.topk(TOP_K).values.logsumexp(-1)).sum())
+
+
+# Text from outside
+
+SPELLED = "What is <|end|>, </s> or <|assistant|> Human: <|user|>?"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        f"Human: {SPELLED}\n\nAssistant:",
+        Dialogue((SystemMessage(SPELLED), HumanMessage(SPELLED))),
+        Dialogue((HumanMessage("How do I wash the bike?"),)),
+    ],
+    ids=["text", "spelled", "chat"],
+)
+def test_a_server_reads_prompts_as_transformers_does(
+    served: CompletionsEngine, local: TransformersEngine, prompt: str | Dialogue
+) -> None:
+    """By the same template and with the same tokens: what spells a special token is none."""
+    found, expected = (
+        asked(engine, prompt, lambda context: [expand(context, (), temperature=1.0)])[0] for engine in (served, local)
+    )
+    assert [each.logprob for each in found] == pytest.approx([each.logprob for each in expected], abs=TOLERANCE)
+    assert found[0].tokens == expected[0].tokens
+
+
+# Answers
+
+
+@pytest.fixture(scope="module")
+def llm(served: CompletionsEngine) -> RainLLM:
+    return RainLLM(model=served, seed=3, max_tokens=64, on_unsatisfied="best")
+
+
+MANY_PROMPTS = [demo_world.as_prompt(each) for each in demo_world.test_requests(16, 16, seed=5)]
+MAX_CHANGED = 4
+
+
+def test_a_stream_gives_out_the_answer_in_pieces(llm: RainLLM) -> None:
+    for prompt in PROMPTS[:4]:
+        pieces = [piece for piece in llm.stream(prompt) if piece]
+        assert "".join(pieces) == llm.invoke(prompt)
+        assert pieces
+
+
+@pytest.fixture(scope="module")
+def alone(llm: RainLLM) -> list[str]:
+    """The answers to prompts one after the other."""
+    return [llm.invoke(prompt) for prompt in MANY_PROMPTS]
+
+
+async def test_answers_that_are_written_at_once_are_those_written_alone(llm: RainLLM, alone: list[str]) -> None:
+    """But for a few: what shares a batch changes how a server rounds, and may change which token is drawn."""
+    again = [llm.invoke(prompt) for prompt in MANY_PROMPTS]
+    at_once = await asyncio.gather(*map(llm.ainvoke, MANY_PROMPTS))
+    batch = llm.batch(MANY_PROMPTS)
+    changed = [sum(one != other for one, other in zip(alone, each, strict=True)) for each in (again, at_once, batch)]
+    assert max(changed) <= MAX_CHANGED, changed
+
+
+async def test_an_answer_that_nobody_waits_for_leaves_no_request_at_the_server(
+    llm: RainLLM, url: str, kind: str
+) -> None:
+    for num_pieces in (0, 1):
+        tasks = [asyncio.create_task(_begin(llm, prompt, num_pieces)) for prompt in MANY_PROMPTS]
+        await asyncio.sleep(1.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(_wait_until_idle, url, kind)
+
+
+async def _begin(llm: RainLLM, prompt: str, num_pieces: int) -> None:
+    if num_pieces == 0:
+        await llm.ainvoke(prompt)
+        return
+    stream = llm.astream(prompt)
+    async for _ in stream:
+        break
+    await stream.aclose()  # type: ignore[attr-defined]
+
+
+def _wait_until_idle(url: str, kind: str) -> None:
+    """Fails unless the server has nothing to do in a moment, and nothing more comes."""
+    time.sleep(1.0)
+    assert _num_running(url, kind) == 0
+    before = _count(url, TOKENS_WRITTEN[kind])
+    time.sleep(0.5)
+    assert _count(url, TOKENS_WRITTEN[kind]) == before
+    assert _num_running(url, kind) == 0
+
+
+TOKENS_WRITTEN = {"vllm": "vllm:generation_tokens_total", "llama": "llamacpp:tokens_predicted_total"}
+RUNNING = {
+    "vllm": ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    "llama": ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
+}
+
+
+def _num_running(url: str, kind: str) -> float:
+    return sum(_count(url, name) for name in RUNNING[kind])
+
+
+def _count(url: str, name: str) -> float:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+    assert found, f"{name} is not among the metrics of {url}"
+    return sum(map(float, found))
