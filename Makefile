@@ -45,7 +45,7 @@ test: venv  ## the tests and their coverage; one thread, as the models in them a
 test-servers: venv  ## the tests against real inference servers, which are installed first (3 GB, 10 minutes)
 	$(INSTALL) --quiet --group servers
 	$(BIN)/python scripts/install_servers.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/servers --allow-hosts=127.0.0.1
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/servers --allow-hosts=127.0.0.1 -o faulthandler_timeout=900
 
 check: venv  ## style, types and import contracts
 	$(BIN)/ruff check .
