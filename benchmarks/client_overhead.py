@@ -45,11 +45,10 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, stub_server(Path(folder) / "stub.log") as server:
         rows.append(_measured("stub", server, num, arguments))
-        profile = list(_profiled(server, num, arguments.seed))
+        report.add("Where the client's thread is, asking the stub", _profiled(server, num, arguments.seed))
     with running("vLLM") as (server,):
         rows.append(_measured("vLLM", server, num, arguments))
     report.add("32 searches at once", rows)
-    report.add("Where the client's thread is, asking the stub", profile)
     report.write()
 
 

@@ -18,6 +18,9 @@ from tests.servers.processes import MODEL_FOLDER, MODEL_NAME, ServerProcess, lla
 BLOCK_SIZE = 32
 """Tokens of a block of vLLM's cache; its attention on a CPU takes multiples of 32 alone."""
 
+START_SECONDS = 600.0
+"""A server of vLLM may take minutes to start where others compute."""
+
 WHOLE_PROMPTS = ("--no-enable-chunked-prefill",)
 """For vLLM 0.32 on a CPU, which ends where it has read a part of a prompt with a seed: "CPU Generator does not use
 offset"."""
@@ -43,6 +46,7 @@ def running(*kinds: str) -> Iterator[list[ServerProcess]]:
                 gguf = Path(folder) / "demo.gguf"
                 write_gguf(MODEL_FOLDER, gguf)
                 server = llama_server(log_path, gguf)
+            server._start_seconds = START_SECONDS
             servers.append(stack.enter_context(server))
         yield servers
 

@@ -12,7 +12,10 @@ from benchmarks.measuring import Row, told
 from langchain_rain.files import write_whole
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ("against_vanilla", "against_naive", "scaling", "memory", "repairs")
+NAMES = (
+    *("against_vanilla", "against_naive", "scaling", "memory", "repairs"),
+    *("servers", "client_overhead", "data_parallel"),
+)
 MARK = "<!-- What follows is written by `python -m benchmarks.tables`. -->\n"
 
 

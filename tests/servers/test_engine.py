@@ -280,7 +280,7 @@ async def test_answers_that_are_written_at_once_are_those_written_alone(llm: Rai
     """But for a few: what shares a batch changes how a server rounds, and may change which token is drawn."""
     again = [llm.invoke(prompt) for prompt in MANY_PROMPTS]
     at_once = await asyncio.gather(*map(llm.ainvoke, MANY_PROMPTS))
-    batch = llm.batch(MANY_PROMPTS)
+    batch = llm.batch([*MANY_PROMPTS])
     changed = [sum(one != other for one, other in zip(alone, each, strict=True)) for each in (again, at_once, batch)]
     assert max(changed) <= MAX_CHANGED, changed
 
