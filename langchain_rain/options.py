@@ -10,7 +10,7 @@ from langchain_rain.config import PRESETS
 from langchain_rain.errors import RainConfigError
 from langchain_rain.rubrics import Rubric
 
-DEFAULT_KEY = "OPENAI_API_KEY"
+DEFAULT_KEY = "RAIN_SERVER_API_KEY"
 """The environment variable that holds a key where no other is named; it need not be set."""
 
 ModelOption = Annotated[

@@ -393,7 +393,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     module.CompletionsEngine = build  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "langchain_rain.engines.completions", module)
     monkeypatch.setattr(judging, "load_engine", lambda given, argument: given)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("RAIN_SERVER_API_KEY", "sk-secret")
     return arguments
 
 
@@ -422,7 +422,7 @@ def test_a_server_that_has_moved_goes_on_with_what_it_has_begun(run: Run, built:
 
 
 def test_without_a_key_none_is_sent(run: Run, built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("RAIN_SERVER_API_KEY", raising=False)
     run.give("soup")
     assert run("--server", "http://a") == 0
     assert built[0]["api_key"] is None

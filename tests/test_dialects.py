@@ -127,12 +127,12 @@ def test_an_end_is_told_from_a_limit_and_a_stop_text(finish_reason: str, told: A
     assert written.has_ended == has_ended
 
 
-def test_a_text_that_is_no_token_is_several_of_which_the_first_has_its_probability() -> None:
+def test_a_text_that_is_no_token_is_several_of_which_the_first_has_its_probability_if_it_was_drawn() -> None:
     logprobs = {"tokens": ["ab", "c"], "token_logprobs": [-1.0, -2.0], "top_logprobs": [{"xy": -0.5}, {"c": -2.0}]}
     (written,) = read(OPENAI, completion({"finish_reason": "length", "logprobs": logprobs})).continuations
     assert written.tokens == tuple(map(ord, "abc"))
     assert written.logprobs == (-1.0, 0.0, -2.0)
-    assert written.top == ({ord("x"): -0.5}, {}, {ord("c"): -2.0})
+    assert written.top == ({}, {}, {ord("c"): -2.0})  # "xy" says nothing of "x"
 
 
 def test_without_the_most_probable_tokens_there_are_places_without() -> None:

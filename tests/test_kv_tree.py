@@ -132,7 +132,7 @@ def test_a_search_leaves_nothing_behind_but_what_the_next_one_may_share(llama: A
     has_closed = threading.Event()
     engine.channel.post(has_closed.set)  # behind what the search has posted at its end
     assert has_closed.wait(timeout=60)
-    assert not engine._conversations
+    assert not engine._conversations._open
     assert not engine._pending
     assert engine._runner._tree.num_held == 0  # type: ignore[attr-defined]
 

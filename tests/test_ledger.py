@@ -158,3 +158,11 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1}) != fingerprint({"a": 1, "b": [3]})
+
+
+def test_a_file_of_somebody_else_without_a_last_line_end_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(b'{"id": "a", "prompt": "precious"}')
+    with pytest.raises(RainConfigError):
+        Ledger(path)
+    assert path.read_bytes() == b'{"id": "a", "prompt": "precious"}'

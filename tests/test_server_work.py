@@ -477,9 +477,9 @@ def test_each_way_finds_the_log_probabilities_of_the_options(ways: tuple[Options
     assert found.mass == pytest.approx(true.mass)
 
 
-def test_options_that_are_not_told_are_impossible() -> None:
-    found, _ = scored(Asking(ScriptedServer(likes=()), options=("top",), num_top=1))
-    assert found == OptionLogprobs((-math.inf, -math.inf), 0.0)
+def test_an_option_that_is_not_told_is_no_reason_to_believe_the_other() -> None:
+    with pytest.raises(EngineError, match="does not tell how probable an option of a judgement is"):
+        scored(Asking(ScriptedServer(likes=()), options=("top",), num_top=1))
 
 
 def test_nothing_more_is_asked_where_the_most_probable_tokens_leave_nothing() -> None:

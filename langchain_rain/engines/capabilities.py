@@ -319,7 +319,11 @@ def report(identity: Identity, capabilities: Capabilities) -> list[ReportRow]:
         ReportRow("seed", capabilities.has_seed, "same seed, same answer"),
         ReportRow("most probable tokens", capabilities.num_top, "token sets of one token; at least 10 are wanted"),
         ReportRow("stop texts", capabilities.num_stop, "clauses end where they should, with little written in vain"),
-        ReportRow("options of a judgement", OPTIONS[capabilities.options[0]], "how their log probabilities are had"),
+        ReportRow(
+            "options of a judgement",
+            ", then ".join(OPTIONS[way] for way in capabilities.options),
+            "how their log probabilities are had",
+        ),
         ReportRow("prefix cache", capabilities.has_prefix_cache, "a conversation is not read anew for each request"),
         ReportRow("cached tokens told", capabilities.tells_cached, "what an answer cost is known and not estimated"),
         ReportRow("hidden states", False, "similarity needs embeddings= (presets paper and thorough)"),

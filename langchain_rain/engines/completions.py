@@ -245,7 +245,7 @@ def _checked_urls(given: str | Sequence[str]) -> list[str]:
         try:
             urls.append(base_url(url))
         except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
-            shown = re.sub(r"//[^/]*@", "//", repr(url))  # without user and password
+            shown = re.sub(r"^.*@", "'", repr(url), flags=re.DOTALL)  # without user and password
             raise RainConfigError(
                 f"base_url: the address of a server, like 'http://localhost:8000', is allowed, given {shown}."
             ) from None

@@ -230,7 +230,9 @@ def _openai_continuation(choice: _OpenAIChoice, tokens_of: TokensOf) -> Continua
         first, *others = tokens_of(text)
         tokens += (first, *others)
         logprobs += [logprob, *(0.0 for _ in others)]
-        top += [{tokens_of(key)[0]: value for key, value in (place or {}).items()}, *({} for _ in others)]
+        # What is several tokens here, as the text of a control token is, says nothing of the first of them.
+        spelled = ((tokens_of(key), value) for key, value in (place or {}).items())
+        top += [{tokens[0]: value for tokens, value in spelled if len(tokens) == 1}, *({} for _ in others)]
     # Of a stop text its words are the reason; of the token that ends texts nothing, or its id.
     has_ended = choice["finish_reason"] == "stop" and not isinstance(choice.get("stop_reason"), str)
     return Continuation(tokens, tuple(logprobs), tuple(top), has_ended)

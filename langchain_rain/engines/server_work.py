@@ -6,8 +6,9 @@ texts after which it may stop are told to it only so that it writes little in va
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from langchain_rain.engines.wants import Got, MostProbable, Probability, Want
 from langchain_rain.engines.work import ExpandWork, RolloutWork, ScoreWork, Work
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Rollout, Tokens, derive_seed
+
+T = TypeVar("T")
 
 BLIND_TOKENS = 16
 """How many tokens of a clause are written at once by a server that cannot be told where to stop: some are in vain."""
@@ -76,6 +79,7 @@ class ServerWork:
         self._codec = codec
         self._stay = stay
         self._is_judging = False
+        self._options: Sequence[Tokens] = ()
 
     async def do(self, work: Work) -> None:
         """Asks until the work has its reply.
@@ -84,12 +88,13 @@ class ServerWork:
             EngineError: the server failed.
         """
         self._is_judging = isinstance(work, ScoreWork)
+        self._options = work.option_ids if isinstance(work, ScoreWork) else ()
         if isinstance(work, ExpandWork) and work.request.num_tokens > 1:
             await self._expand(work)
         elif isinstance(work, RolloutWork) and work.guided_start is None:
             await self._roll_out(work)
         while work.reply is None:
-            work.take(await asyncio.gather(*map(self._got, work.wants)))
+            work.take(await _together(map(self._got, work.wants)))
 
     # Texts
 
@@ -138,7 +143,7 @@ class ServerWork:
             num = min(self._capabilities.max_num, request.num_draws - start)
             seed = derive_seed(request.seed, type(request), (), start)
             asked.append(Sampling(place, num_tokens, request.temperature, num, request.top_k, seed, num_top=num_top))
-        replies = await asyncio.gather(*map(self._sampled, asked))
+        replies = await _together(map(self._sampled, asked))
         texts = [self._ended(each) for reply in replies for each in reply.continuations]
         work.finish([(each.tokens, _filtered(each, request.temperature, request.top_k)) for each in texts])
 
@@ -195,19 +200,31 @@ class ServerWork:
         if "token ids" in ways:
             sampled = await self._sampled(Sampling(prompt, max_tokens=1, told=tuple(tokens)))
             told = sampled.continuations[0].first_top
-            return [told.get(token, -math.inf) for token in tokens]
+            if not told.keys() >= set(tokens):
+                raise self._not_told()
+            return [told[token] for token in tokens]
         top = await self._top(prompt, self._capabilities.num_top) if self._capabilities.num_top else {}
         known = {token: top[token] for token in tokens if token in top}
         rest = [token for token in tokens if token not in known]
         if 1 - sum(map(math.exp, top.values())) > NEGLIGIBLE:
             if "pairs" in ways and known:
                 best = max(known, key=lambda token: known[token])
-                shares = await asyncio.gather(*(self._share(prompt, token, best) for token in rest))
+                shares = await _together(self._share(prompt, token, best) for token in rest)
                 known |= {token: known[best] + share for token, share in zip(rest, shares, strict=True)}
             elif "single tokens" in ways:
-                logprobs = await asyncio.gather(*(self._only(prompt, token) for token in rest))
+                logprobs = await _together(self._only(prompt, token) for token in rest)
                 known |= dict(zip(rest, logprobs, strict=True))
+            # What is not told of an option may be more than all that is told of another one.
+            if any(known.keys().isdisjoint(option) for option in self._options):
+                raise self._not_told()
         return [known.get(token, -math.inf) for token in tokens]
+
+    def _not_told(self) -> EngineError:
+        return EngineError(
+            f"{self._server.model} is on a server that does not tell how probable an option of a judgement is, which "
+            "is no reason to believe the other one. Give another judge.",
+            engine=self._server.model,
+        )
 
     async def _share(self, prompt: Tokens, token: int, best: int) -> float:
         """How much more probable `token` is than `best`, in logarithms."""
@@ -233,6 +250,16 @@ class ServerWork:
         judging = positions if self._is_judging else 0
         self.cost += Cost(1, positions, judging, cached_positions=of_earlier)
         return sampled
+
+
+async def _together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all; if one fails the others are given up."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in coroutines]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _filtered(written: Continuation, temperature: float, top_k: int) -> list[float]:
