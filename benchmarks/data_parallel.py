@@ -2,8 +2,9 @@
 
     python -m benchmarks.data_parallel --out benchmarks/results/data_parallel.json
 
-vLLM with the demo model: one process, two processes (each computes on a core of its own), and one process with two
-data-parallel ranks. Client and servers share the machine's cores; what each computes is told beside the throughput.
+Servers of the demo model: one, two (each of vLLM computes on a core of its own), and one vLLM of two data-parallel
+ranks. Client and servers share the machine's cores; how many each takes is told beside the throughput: where one server
+takes all, two cannot do more.
 """
 
 import argparse
@@ -35,17 +36,22 @@ def main() -> None:
     num = 16 if arguments.quick else arguments.num_prompts
     requests = demo_world.test_requests(num // 2, num - num // 2, seed=arguments.seed)
     prompts = [demo_world.as_prompt(each) for each in requests]
-    rows: list[Row] = []
-    with running("vLLM", "vLLM") as servers:
+    for kind in arguments.servers:
+        rows = _of_two(kind, prompts, arguments)
+        if kind == "vLLM":
+            with _with_ranks() as server:
+                ranks = connected(server.url, session_header=SESSION, data_parallel_size=2)
+                rows += _measured({"one server of two ranks": ranks}, [server], prompts, arguments)
+        base = rows[0]["answers a second"]
+        report.add(f"Searches by {kind}, 16 at once", [_with_speedup(row, base) for row in rows])
+    report.write()
+
+
+def _of_two(kind: str, prompts: Sequence[str], arguments: argparse.Namespace) -> list[Row]:
+    with running(kind, kind) as servers:
         one = connected(servers[0].url, session_header=SESSION)
         two = connected(*(server.url for server in servers), session_header=SESSION)
-        rows += _measured({"one server": one, "two servers": two}, servers, prompts, arguments)
-    with _with_ranks() as server:
-        ranks = connected(server.url, session_header=SESSION, data_parallel_size=2)
-        rows += _measured({"one server of two ranks": ranks}, [server], prompts, arguments)
-    base = rows[0]["answers a second"]
-    report.add("Searches by vLLM, 16 at once", [_with_speedup(row, base) for row in rows])
-    report.write()
+        return _measured({"one server": one, "two servers": two}, servers, prompts, arguments)
 
 
 def _with_speedup(row: Row, base: object) -> Row:
@@ -131,6 +137,8 @@ def _answer(engine: CompletionsEngine, prompts: Sequence[str], seed: int) -> Non
 def _parse_arguments() -> argparse.Namespace:
     parser = argument_parser(__doc__, repetitions=3)
     parser.add_argument("--num-prompts", type=int, default=64, help="half of them harmful")
+    kinds = ("vLLM", "llama-server")
+    parser.add_argument("--servers", nargs="+", choices=kinds, default=kinds)
     return parser.parse_args()
 
 

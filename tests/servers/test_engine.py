@@ -260,7 +260,7 @@ def llm(served: CompletionsEngine) -> RainLLM:
 
 
 MANY_PROMPTS = [demo_world.as_prompt(each) for each in demo_world.test_requests(16, 16, seed=5)]
-MAX_CHANGED = 4
+MAX_CHANGED = 1  # of 32; none of either server's was seen to
 
 
 def test_a_stream_gives_out_the_answer_in_pieces(llm: RainLLM) -> None:
@@ -277,7 +277,7 @@ def alone(llm: RainLLM) -> list[str]:
 
 
 async def test_answers_that_are_written_at_once_are_those_written_alone(llm: RainLLM, alone: list[str]) -> None:
-    """But for a few: what shares a batch changes how a server rounds, and may change which token is drawn."""
+    """But for `MAX_CHANGED`: what shares a batch changes how a server rounds, and may change which token is drawn."""
     again = [llm.invoke(prompt) for prompt in MANY_PROMPTS]
     at_once = await asyncio.gather(*map(llm.ainvoke, MANY_PROMPTS))
     batch = llm.batch([*MANY_PROMPTS])
