@@ -41,8 +41,14 @@ DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=5.0, pool=None)
 """Seconds; for a connection of the pool none, as waiting for it is no failure of a server."""
 
 NUM_POOLS = 64
-"""Pools of connections, which take turns: for each request httpx looks through all connections of a pool, and for each
-idle one through all again, so that a pool of some hundred takes longer than all else."""
+"""Pools of connections: for each request httpx looks through all connections of a pool, and for each idle one through
+all again, so that a pool of some hundred takes longer than all else."""
+
+MAX_IN_POOL = 8
+"""Requests that a pool has under way before the next pool is begun; so few requests keep few connections alive."""
+
+KEEPALIVE_SECONDS = 60.0
+"""How long an idle connection is kept; by itself httpx drops it after 5, and a judgement may take longer."""
 
 JSON = {"Content-Type": "application/json"}
 
@@ -108,14 +114,14 @@ class HttpClient:
             httpx.AsyncClient(
                 headers={"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key is not None else {},
                 timeout=timeout or DEFAULT_TIMEOUT,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+                limits=httpx.Limits(max_keepalive_connections=2 * MAX_IN_POOL, keepalive_expiry=KEEPALIVE_SECONDS),
                 transport=transport,
                 verify=verify,
             )
             for _ in range(NUM_POOLS if transport is None else 1)
         ]
         self._client = self._pools[0]
-        self._turns = itertools.cycle(self._pools)
+        self._num_under_way = [0] * len(self._pools)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -204,7 +210,7 @@ class HttpClient:
     ) -> T:
         try:
             try:
-                response = await next(self._turns).post(replica.url + path, content=content, headers=headers)
+                response = await self._send(replica.url + path, content, headers)
             except httpx.RequestError as error:
                 is_gone = isinstance(error, httpx.ConnectError)
                 raise PassingError(self._said(_reason(error)), is_gone=is_gone) from error
@@ -220,6 +226,18 @@ class HttpClient:
             raise
         replica.succeeded()
         return result
+
+    async def _send(self, url: str, content: bytes, headers: Mapping[str, str]) -> httpx.Response:
+        """Posts by the first pool that has room, else by the one that has the least to do."""
+        free = (number for number, count in enumerate(self._num_under_way) if count < MAX_IN_POOL)
+        number = next(free, None)
+        if number is None:
+            number = self._num_under_way.index(min(self._num_under_way))
+        self._num_under_way[number] += 1
+        try:
+            return await self._pools[number].post(url, content=content, headers=headers)
+        finally:
+            self._num_under_way[number] -= 1
 
     def _check(self, response: httpx.Response, replica: Replica) -> None:
         if response.is_success:
