@@ -169,7 +169,7 @@ async def _no_time(seconds: float) -> None:
     ("arguments", "told"),
     [
         ({"base_url": "localhost:8000"}, r"base_url: .*'http://localhost:8000', is allowed, given 'localhost:8000'"),
-        ({"base_url": ["http://h", "ftp://u:hunter2@h"]}, r"base_url: .* given 'ftp://h'"),
+        ({"base_url": ["http://h", "ftp://u:hunter2@h"]}, r"base_url: .* given 'h'"),
         ({"base_url": []}, r"base_url: at least one address is allowed, given \[\]"),
         ({"base_url": None}, r"base_url: .* given None"),
         ({"base_url": "http://h:port"}, r"base_url: .* given 'http://h:port'"),

@@ -44,7 +44,7 @@ NUM_POOLS = 64
 """Pools of connections: for each request httpx looks through all connections of a pool, and for each idle one through
 all again, so that a pool of some hundred takes longer than all else."""
 
-MAX_IN_POOL = 8
+MAX_IN_POOL = 2
 """Requests that a pool has under way before the next pool is begun; so few requests keep few connections alive."""
 
 KEEPALIVE_SECONDS = 60.0
