@@ -98,6 +98,8 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     ] = False,
 ) -> None:
     """Answer many prompts with RAIN; stopped in whatever way, the same command goes on where it was."""
+    if not out.name:
+        raise RainConfigError(f"--out: a file is wanted, given {str(out)!r}.")
     failed = out.with_suffix(".failed.jsonl")
     _check_files(prompts, out, failed)
     _check_models(model, server, server_model, tokenizer, judge, judge_server)

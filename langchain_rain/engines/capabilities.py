@@ -142,14 +142,15 @@ async def identify(client: HttpClient, home: Home, *, model: str, dialect: str |
     if dialect is None:
         dialect = await _dialect(chosen, version, properties, get)
     source = chosen.get("root") or properties.get("model_path") or ""
-    settings = properties.get("default_generation_settings") or {}
-    max_context = chosen.get("max_model_len") or settings.get("n_ctx")
+    settings = properties.get("default_generation_settings")
+    n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else None
+    max_context = chosen.get("max_model_len") or n_ctx
     return Identity(
         DIALECTS[dialect],
         str(version.get("version") or properties.get("build_info") or ""),
         chosen["id"],
         str(source),
-        int(max_context) if max_context else None,
+        max_context if isinstance(max_context, int) and max_context > 0 else None,
     )
 
 

@@ -112,6 +112,10 @@ class CompletionsEngine:
         self, client: HttpClient, model: str, tokenizer: Any, dialect: str | None, cache_salt: str, name: str
     ) -> None:
         home, self.served = self.channel.run(identify_first(client, model=model, dialect=dialect, name=self.name))
+        if cache_salt and not self.served.dialect.has_cache_salt:
+            raise RainConfigError(
+                f"cache_salt: {self.served.dialect.name} keeps no tenants apart, given {cache_salt!r}."
+            )
         self.name = client.name = name or self.served.model
         if tokenizer is None or isinstance(tokenizer, str):
             names = [tokenizer] if tokenizer else [self.served.source, self.served.model]

@@ -107,6 +107,7 @@ class Dialect:
             `ValueError` (pydantic's too) or `LookupError` if it is none.
         max_seed: seeds are taken modulo it.
         shows_stop: whether a stop text is written too; else an answer that ends by one cannot be gone on with.
+        has_cache_salt: whether it keeps what it caches for one tenant from the others.
         is_tested: whether it was run against a real server; else it is by the documentation.
     """
 
@@ -116,6 +117,7 @@ class Dialect:
     read: Callable[[bytes, TokensOf], Sampled]
     max_seed: int = 2**62  # below 2**63, so that those of further continuations are too
     shows_stop: bool = True
+    has_cache_salt: bool = False
     is_tested: bool = True
 
 
@@ -238,7 +240,7 @@ def _openai_continuation(choice: _OpenAIChoice, tokens_of: TokensOf) -> Continua
     return Continuation(tokens, tuple(logprobs), tuple(top), has_ended)
 
 
-VLLM = Dialect("vLLM", "/v1/completions", _vllm_body, _read_vllm)
+VLLM = Dialect("vLLM", "/v1/completions", _vllm_body, _read_vllm, has_cache_salt=True)
 
 OPENAI = Dialect("OpenAI-compatible", "/v1/completions", _openai_body, _read_openai, shows_stop=False)
 
@@ -403,7 +405,9 @@ def _sglang_continuation(meta: _SGLangMeta) -> Continuation:
     )
 
 
-SGLANG = Dialect("SGLang", "/generate", _sglang_body, _read_sglang, max_seed=2**31 - 64, is_tested=False)
+SGLANG = Dialect(
+    "SGLang", "/generate", _sglang_body, _read_sglang, max_seed=2**31 - 64, has_cache_salt=True, is_tested=False
+)
 
 DIALECTS: Mapping[str, Dialect] = {"vllm": VLLM, "llama-server": LLAMA_SERVER, "sglang": SGLANG, "openai": OPENAI}
 """Every dialect, by the name that users give it."""
