@@ -189,6 +189,11 @@ def test_an_argument_that_is_not_allowed_is_named_with_what_is(arguments: dict[s
     assert caught.value.__cause__ is None
 
 
+def test_a_salt_that_a_server_does_not_know_is_refused(stub: ServerProcess, tokenizer: Any) -> None:
+    with pytest.raises(RainConfigError, match="cache_salt: llama-server keeps no tenants apart, given 'tenant'"):
+        CompletionsEngine(stub.url, tokenizer=tokenizer, dialect="llama-server", cache_salt="tenant")
+
+
 def test_an_empty_key_is_none(stub: ServerProcess, tokenizer: Any) -> None:
     engine = CompletionsEngine(stub.url, tokenizer=tokenizer, api_key="")
     assert "Authorization" not in engine._client._client.headers
