@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from langchain_rain.chat_models import ChatRain
 from langchain_rain.config import RainConfig
 from langchain_rain.engines.base import Engine
-from langchain_rain.engines.loading import DEMO_MODEL
-from langchain_rain.errors import EngineError, RainConfigError, UnsatisfiedError
+from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
+from langchain_rain.errors import EngineError, UnsatisfiedError
 from langchain_rain.ledger import fingerprint
 from langchain_rain.llms import RainLLM
 from langchain_rain.prompts import Prompt
@@ -133,12 +133,8 @@ class Answerer:
 
 
 def _server_engine(settings: Settings, addresses: Sequence[str]) -> Engine:
-    try:
-        from langchain_rain.engines.completions import CompletionsEngine
-    except ImportError as error:
-        raise RainConfigError("--server needs httpx: pip install 'langchain-rain[server]'.") from error
     is_writer = addresses == settings.servers
-    return CompletionsEngine(
+    return completions_engine(
         addresses,
         settings.server_model if is_writer else "",
         api_key=settings.api_key,

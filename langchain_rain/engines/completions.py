@@ -176,8 +176,7 @@ class CompletionsEngine:
 
     def shown_to_model(self, request: Score) -> tuple[str, list[str]]:
         """What a judgement puts before the model: as text, special tokens included, and token by token."""
-        tokens = self._codec.question_tokens(request.question, request.answer_prefix, request.wrapper)
-        return self._codec.spelled_out(tokens)
+        return self._codec.spelled_out(self._codec.score_tokens(request))
 
     def check_tools(self) -> None:
         """Checks that the model can be offered tools.

@@ -86,7 +86,7 @@ class Conversations:
         return guided if guided.num_tokens + conversation.max_tokens <= self._max_context else None
 
     def _score_work(self, request: Score) -> ScoreWork:
-        tokens = self.codec.question_tokens(request.question, request.answer_prefix, request.wrapper)
+        tokens = self.codec.score_tokens(request)
         if len(tokens) >= self._max_context:
             raise EngineError(
                 f"A judgement of {len(tokens)} tokens exceeds the context of {self._name}, {self._max_context} tokens. "

@@ -21,7 +21,7 @@ from langchain_rain.engines.dialogue import (
 from langchain_rain.engines.reading import AnswerReader, PlainReader, ToolReader
 from langchain_rain.engines.wants import Place
 from langchain_rain.errors import EngineError, RainConfigError
-from langchain_rain.search.protocol import Tokens
+from langchain_rain.search.protocol import Score, Tokens
 
 NUM_ANCHOR_TOKENS = 4
 """Tokens decoded in front of those that follow them, for tokenizers that treat the first token of a text apart."""
@@ -215,6 +215,10 @@ class TextCodec:
                     messages, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
                 )
             return (*turn, *self._encode(answer_prefix, add_special_tokens=False))
+
+    def score_tokens(self, request: Score) -> Tokens:
+        """What a `Score` puts before the model."""
+        return self.question_tokens(request.question, request.answer_prefix, request.wrapper)
 
     def options_token_ids(self, options: Sequence[str]) -> list[tuple[int, ...]]:
         """The tokens that begin each option, and no other one.
