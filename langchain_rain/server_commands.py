@@ -53,7 +53,7 @@ def check(
         print(json.dumps({row.name: row.value for row in report}))
         return
     # Here and not above: it needs httpx, as the engine does that is there by now.
-    from langchain_rain.engines.http_client import named
+    from langchain_rain.engines.addresses import named
 
     title = visible(f"{engine.name} at {named(url)}")
     table = Table("", "", "what it is for", title=title, title_style="bold")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -12,14 +12,11 @@ import pytest
 from langchain_rain.engines.capabilities import (
     NUMS_TOP,
     Capabilities,
-    Identity,
-    ReportRow,
-    identify,
-    identify_first,
+    common,
     probe,
-    report,
+    probe_all,
 )
-from langchain_rain.engines.dialects import DIALECTS, OPENAI, VLLM, Dialect, Sampling
+from langchain_rain.engines.dialects import OPENAI, VLLM, Dialect, Sampling
 from langchain_rain.engines.http_client import HttpClient
 from langchain_rain.engines.replicas import Home, Replica, Replicas
 from langchain_rain.engines.server import Server
@@ -53,6 +50,7 @@ class Scripted:
         cached: what it tells of its cache; None for nothing.
         bias_is_told: whether log probabilities are those after a constraint.
         spoils: whether it tells log probabilities of no token where several kinds of requests come at once.
+        tempers: whether it tells log probabilities at the temperature of a request.
         paths: what else it has, by path.
         refuses: says why it refuses a request, or nothing.
     """
@@ -68,6 +66,7 @@ class Scripted:
     cached: int | None = None
     bias_is_told: bool = False
     spoils: bool = False
+    tempers: bool = False
     paths: Mapping[str, Any] = field(default_factory=dict)
     refuses: Callable[[Mapping[str, Any]], str] = lambda body: ""
     asked: list[tuple[str, Any]] = field(default_factory=list)
@@ -106,9 +105,10 @@ class Scripted:
         name = "token_id:{}".format if self.dialect is VLLM else chr
         allowed = body.get("allowed_token_ids") or [int(token) for token in body.get("logit_bias", {})]
         token = allowed[0] if allowed else VOCABULARY[0] if self.is_seeded else VOCABULARY[len(self.asked)]
-        logprob = 0.0 if allowed and self.bias_is_told else LIKELY
-        top = dict.fromkeys(map(name, VOCABULARY[: body.get("logprobs", 0)]), LIKELY)
-        top |= dict.fromkeys(map(name, body.get("logprob_token_ids", ())), LIKELY)
+        likely = LIKELY * (body["temperature"] or 1.0) if self.tempers else LIKELY
+        logprob = 0.0 if allowed and self.bias_is_told else likely
+        top = dict.fromkeys(map(name, VOCABULARY[: body.get("logprobs", 0)]), likely)
+        top |= dict.fromkeys(map(name, body.get("logprob_token_ids", ())), likely)
         if self.spoils and "logprob_token_ids" in body and body["max_tokens"] > 1:
             top |= {name(VOCABULARY[-1]): NOTHING}
         told = {"tokens": [name(token)], "token_logprobs": [logprob], "top_logprobs": [top]}
@@ -138,15 +138,6 @@ def probed(scripted: Scripted) -> Capabilities:
     return capabilities
 
 
-def identified(paths: Mapping[str, Any], *, model: str = "", dialect: str | None = None) -> Identity:
-    async def ask(client: HttpClient, home: Home) -> Identity:
-        return await identify(client, home, model=model, dialect=dialect, name="the engine")
-
-    identity = with_client(Scripted(paths=paths), ask)
-    assert isinstance(identity, Identity)
-    return identity
-
-
 # --- What it can do ----------------------------------------------------------------------------------------------
 
 
@@ -161,6 +152,7 @@ def test_of_a_server_that_can_do_all_all_is_found() -> None:
         tells_cached=True,
         has_prefix_cache=True,
         spells_alike=True,
+        tells_tempered=False,
     )
 
 
@@ -175,6 +167,7 @@ def test_of_a_server_that_has_little_little_is_found() -> None:
         tells_cached=False,
         has_prefix_cache=None,
         spells_alike=None,
+        tells_tempered=False,
     )
 
 
@@ -267,7 +260,6 @@ def test_a_cache_shows_in_what_a_reply_tells(cached: int, has_cache: bool) -> No
     [
         ({"prompt": SAMPLE}, True),
         ({"content": f" {SAMPLE}"}, True),  # some begin every text with a space
-        ({"text": "another"}, False),
         ({"other": SAMPLE}, None),
         ("no JSON", None),
     ],
@@ -276,6 +268,48 @@ def test_tokens_are_compared_by_the_text_they_are_there(told: Any, spells_alike:
     scripted = Scripted(paths={"/detokenize": told})
     assert probed(scripted).spells_alike is spells_alike
     assert ("/detokenize", {"model": "demo", "tokens": list(SAMPLE_TOKENS)}) in scripted.asked
+
+
+def test_a_server_that_reads_tokens_otherwise_is_an_error_that_says_what_to_give() -> None:
+    with pytest.raises(EngineError, match=r"http://server reads tokens otherwise .* model 'demo' as tokenizer="):
+        probed(Scripted(paths={"/detokenize": {"text": "another"}}))
+
+
+@pytest.mark.parametrize("tempers", [False, True])
+def test_log_probabilities_at_the_temperature_of_a_request_are_noticed(tempers: bool) -> None:
+    assert probed(Scripted(tempers=tempers)).tells_tempered is tempers
+
+
+def test_of_several_servers_what_all_of_them_can_do_counts() -> None:
+    servers = {"one": Scripted(max_top=100, cached=3), "two": Scripted(max_num=4, ignores=frozenset({"seed"}))}
+
+    async def ask() -> tuple[Capabilities, list[int]]:
+        replicas = Replicas([Replica(f"http://{name}") for name in servers])
+        transport = httpx.MockTransport(lambda request: servers[request.url.host](request))
+        client = HttpClient(replicas, name="it", max_retries=0, transport=transport)
+        server = Server(client, VLLM, "demo", tokens_of)
+        found = await probe_all(
+            server, replicas.all, prompt=(50, 51), sample=SAMPLE, sample_tokens=SAMPLE_TOKENS, name="it"
+        )
+        await client.aclose()
+        return found, [each.num_conversations for each in replicas.all]
+
+    found, open_conversations = asyncio.run(ask())
+    assert (found.max_num, found.num_top, found.tells_cached, found.has_prefix_cache) == (4, 20, False, None)
+    assert found.options == ("token ids", "top", "single tokens")
+    assert open_conversations == [0, 0]
+    assert all(each.asked for each in servers.values())
+
+
+def test_what_one_of_several_servers_does_not_tell_is_not_known() -> None:
+    alike = Capabilities(4, True, 20, 4, ("pairs", "top"), True, True, True, False)
+    assert common([alike]) == alike
+    others = [
+        replace(alike, has_seed=False, spells_alike=None),
+        replace(alike, options=("top", "single tokens"), tells_tempered=True),
+    ]
+    assert common([alike, *others]) == Capabilities(4, False, 20, 4, ("top",), True, True, None, True)
+    assert common([alike, replace(alike, has_prefix_cache=False), others[0]]).has_prefix_cache is False
 
 
 def test_a_way_that_spoils_other_requests_is_not_gone() -> None:
@@ -345,139 +379,3 @@ def test_a_server_that_fails_in_between_is_no_server_without_the_capability() ->
     with pytest.raises(EngineError, match="HTTP 503") as caught:
         with_client(handler, ask)
     assert caught.value.is_retryable
-
-
-# --- Who it is ---------------------------------------------------------------------------------------------------
-
-
-def listing(*models: Any) -> dict[str, Any]:
-    return {"/v1/models": {"object": "list", "data": list(models)}}
-
-
-ONE = {"id": "demo", "owned_by": "somebody"}
-
-
-@pytest.mark.parametrize(
-    ("paths", "dialect"),
-    [
-        (listing({**ONE, "owned_by": "vllm"}) | {"/version": {"version": "0.32.0"}}, "vllm"),
-        (listing({**ONE, "owned_by": "vllm"}), "openai"),
-        (listing({**ONE, "owned_by": "llamacpp"}), "llama-server"),
-        (listing(ONE) | {"/props": {"default_generation_settings": {"n_ctx": 512}}}, "llama-server"),
-        (listing({**ONE, "owned_by": "sglang"}), "sglang"),
-        (listing(ONE) | {"/get_model_info": {"model_path": "/models/demo"}}, "sglang"),
-        (listing(ONE), "openai"),
-        (listing(ONE) | {"/version": [1], "/props": "no JSON"}, "openai"),
-    ],
-)
-def test_a_server_is_known_by_what_it_says_of_itself(paths: dict[str, Any], dialect: str) -> None:
-    assert identified(paths).dialect is DIALECTS[dialect]
-
-
-def test_a_dialect_that_is_given_is_not_looked_for() -> None:
-    assert identified(listing({**ONE, "owned_by": "llamacpp"}), dialect="openai").dialect is OPENAI
-
-
-def test_what_a_server_tells_of_its_model_is_kept() -> None:
-    vllm = listing({"id": "demo", "owned_by": "vllm", "root": "/models/demo", "max_model_len": 4096})
-    assert identified(vllm | {"/version": {"version": "0.32.0"}}) == Identity(
-        VLLM, "0.32.0", "demo", "/models/demo", 4096
-    )
-    props = {"default_generation_settings": {"n_ctx": 512}, "model_path": "/m.gguf", "build_info": "b1"}
-    found = identified(listing(ONE) | {"/props": props})
-    assert (found.version, found.source, found.max_context) == ("b1", "/m.gguf", 512)
-    found = identified(listing(ONE))
-    assert (found.version, found.source, found.max_context) == ("", "", None)
-
-
-TWO = listing({"id": "one"}, {"id": "two"})
-
-
-def test_of_several_models_one_is_chosen_by_name() -> None:
-    assert identified(TWO, model="two").model == "two"
-    for model in ("", "three"):
-        with pytest.raises(EngineError, match=f"serves 'one', 'two'; one of these is allowed .* given '{model}'"):
-            identified(TWO, model=model)
-    with pytest.raises(EngineError, match=r"http://server serves 'demo'; one of these is allowed"):
-        identified(listing(ONE), model="other")
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        {},
-        {"data": []},
-        {"data": None},
-        {"data": ["demo"]},
-        {"data": 5},
-        {"data": [{"object": "model"}]},
-        [ONE],
-        "no JSON",
-    ],
-)
-def test_what_lists_no_models_is_perhaps_no_inference_server(told: Any) -> None:
-    with pytest.raises(EngineError, match="lists no models at /v1/models"):
-        identified({"/v1/models": told})
-
-
-def found_first(*replies: Callable[[], httpx.Response]) -> tuple[str, list[int]]:
-    """Which of several servers tells who it is, and how many conversations each has then."""
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        return replies[int(request.url.host)]()
-
-    async def ask() -> tuple[str, list[int]]:
-        replicas = Replicas([Replica(f"http://{number}") for number in range(len(replies))])
-        client = HttpClient(replicas, name="it", sleep=no_time, transport=httpx.MockTransport(handler))
-        try:
-            home, _ = await identify_first(client, model="", dialect="openai", name="it")
-            return home.replica.url, [each.num_conversations for each in replicas.all]
-        finally:
-            await client.aclose()
-            counts.extend(each.num_conversations for each in replicas.all)
-
-    counts: list[int] = []
-    try:
-        return asyncio.run(ask())
-    except EngineError:
-        assert counts == [0] * len(replies)
-        raise
-
-
-async def no_time(seconds: float) -> None:
-    pass
-
-
-def down() -> httpx.Response:
-    raise httpx.ConnectError("refused")
-
-
-def serving() -> httpx.Response:
-    return httpx.Response(200, json={"data": [ONE]})
-
-
-def test_the_first_of_several_servers_that_answers_says_what_all_are() -> None:
-    assert found_first(serving, down) == ("http://0", [1, 0])
-    assert found_first(down, serving, serving) == ("http://1", [0, 1, 0])
-
-
-def test_if_none_answers_the_first_is_named_and_a_wrong_key_is_no_matter_of_the_next() -> None:
-    with pytest.raises(EngineError, match="http://0 cannot be reached"):
-        found_first(down, down)
-    with pytest.raises(EngineError, match="http://0 refuses the key"):
-        found_first(lambda: httpx.Response(401), serving)
-
-
-# --- For people --------------------------------------------------------------------------------------------------
-
-
-def test_a_report_tells_what_is_and_what_it_is_for() -> None:
-    identity = Identity(DIALECTS["sglang"], "", "demo", "/models/demo", None)
-    capabilities = Capabilities(4, True, 20, 4, ("pairs", "top"), True, None, True)
-    rows = {row.name: row for row in report(identity, capabilities)}
-    assert rows["server"].value == "SGLang, untested: by its documentation"
-    assert rows["model"] == ReportRow("model", "demo", "what it serves, from /models/demo")
-    assert rows["options of a judgement"].value == "two at a time, then where they are among the most probable"
-    told = [rows[name].value for name in ("context", "seed", "prefix cache", "stop texts", "most probable tokens")]
-    assert told == [None, True, None, 4, 20]
-    assert {row.name: row for row in report(Identity(VLLM, "1", "m", "", 9), capabilities)}["server"].value == "vLLM 1"

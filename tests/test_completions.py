@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from langchain_rain import ChatRain, EngineError, RainConfig, RainConfigError, RainLLM, cli
 from langchain_rain.engines.completions import CompletionsEngine
 from langchain_rain.engines.loading import demo_model_path
-from langchain_rain.engines.tokenizers import load_tokenizer
+from langchain_rain.engines.tokenizers import end_token_ids, load_tokenizer
 from langchain_rain.search.protocol import Context, Embed, Expand, Rollout, Score
 from tests.servers.fault_proxy import fault_proxy, read_events
 from tests.servers.processes import HOST, MODEL_FOLDER, ServerProcess, free_port
@@ -92,7 +92,7 @@ def test_invoke_and_ainvoke_and_stream_and_batch_are_the_same_answer(engine: Com
     assert asyncio.run(llm.ainvoke(PROMPT)) == told
     assert "".join(llm.stream(PROMPT)) == told
     assert llm.batch([PROMPT, PROMPT]) == [told, told]
-    assert {llm.model_copy(update={"seed": seed}).invoke(PROMPT) for seed in (1, 2, 3)} != {told}
+    assert {llm.model_copy(update={"seed": seed}).invoke(PROMPT) for seed in range(8)} != {told}
 
 
 def test_a_chat_and_a_text_are_answered_from_a_server(stub: ServerProcess) -> None:
@@ -153,7 +153,8 @@ def test_answers_survive_a_server_that_breaks_a_third_of_its_requests(
         broken = CompletionsEngine(stub.url, tokenizer=tokenizer)
         broken._client.replicas.all[0].url = proxy.url  # connecting, its pauses would be waited for
         broken._client._sleep = _no_time
-        assert answering(broken).invoke(PROMPT) == answering(engine).invoke(PROMPT)
+        for seed in range(8):
+            assert answering(broken, seed=seed).invoke(PROMPT) == answering(engine, seed=seed).invoke(PROMPT)
         shut_down(broken)
     assert any(event["fault"] for event in read_events(events))
 
@@ -174,12 +175,21 @@ async def _no_time(seconds: float) -> None:
         ({"base_url": None}, r"base_url: .* given None"),
         ({"base_url": "http://h:port"}, r"base_url: .* given 'http://h:port'"),
         ({"dialect": "tgi"}, r"dialect: 'vllm', 'llama-server', 'sglang', 'openai' is allowed, given 'tgi'"),
-        ({"data_parallel_size": 0}, r"data_parallel_size: at least 1 is allowed, given 0"),
-        ({"max_retries": -1}, r"max_retries: at least 0 is allowed, given -1"),
-        ({"read_timeout": -1.0}, r"read_timeout: at least 0 is allowed, given -1.0"),
-        ({"connect_timeout": float("nan")}, r"connect_timeout: at least 0 is allowed, given nan"),
-        ({"api_key": "sk-secret\n"}, r"api_key: printable ASCII characters are allowed; the one given, which is not"),
-        ({"api_key": SecretStr("sk-sécret")}, r"api_key: printable ASCII"),
+        ({"data_parallel_size": 0}, r"data_parallel_size: a whole number from 1 on is allowed, given 0"),
+        ({"data_parallel_size": True}, r"data_parallel_size: a whole number from 1 on is allowed, given True"),
+        ({"max_retries": -1}, r"max_retries: a whole number from 0 on is allowed, given -1"),
+        ({"max_retries": "3"}, r"max_retries: a whole number from 0 on is allowed, given '3'"),
+        ({"read_timeout": -1.0}, r"read_timeout: seconds, more than 0, are allowed, given -1.0"),
+        ({"read_timeout": None}, r"read_timeout: seconds, more than 0, are allowed, given None"),
+        ({"connect_timeout": float("nan")}, r"connect_timeout: seconds, more than 0, are allowed, given nan"),
+        ({"session_header": "X Session"}, r"session_header: the name of an HTTP header is allowed, given 'X Session'"),
+        ({"session_header": 7}, r"session_header: the name of an HTTP header is allowed, given 7"),
+        ({"api_key": 7}, r"api_key: a text of printable ASCII characters"),
+        (
+            {"api_key": "sk-secret\n"},
+            r"api_key: a text of printable ASCII characters without spaces is allowed; the one given, which is not",
+        ),
+        ({"api_key": SecretStr("sk-sécret")}, r"api_key: a text of printable ASCII"),
     ],
 )
 def test_an_argument_that_is_not_allowed_is_named_with_what_is(arguments: dict[str, Any], told: str) -> None:
@@ -252,6 +262,19 @@ def test_a_tokenizer_that_cannot_be_loaded_is_asked_for(stub: ServerProcess, tmp
 def test_the_first_tokenizer_that_can_be_loaded_is_taken(tmp_path: Path, tokenizer: Any) -> None:
     found = load_tokenizer([str(tmp_path), str(MODEL_FOLDER)], engine="demo")
     assert found.get_vocab() == tokenizer.get_vocab()
+
+
+def test_the_ends_of_texts_are_those_of_the_tokenizer_and_of_the_settings_beside_it(tmp_path: Path) -> None:
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tokenizer = load_tokenizer([str(tmp_path)], engine="demo")
+    end = tokenizer.eos_token_id
+    assert end_token_ids(tokenizer) == {end}
+    for told, expected in ((3, {end, 3}), ([3, 4], {end, 3, 4}), (None, {end})):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": told}))
+        assert end_token_ids(tokenizer) == expected
+    (tmp_path / "generation_config.json").write_text("no JSON")
+    assert end_token_ids(tokenizer) == {end}
+    assert end_token_ids(tiny_tokenizer()) == {end}
 
 
 def test_a_tokenizer_needs_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,6 +451,14 @@ def test_shutting_down_leaves_neither_thread_nor_socket(stub: ServerProcess, tok
     gc.collect()
 
 
+def test_an_engine_that_was_shut_down_says_so(stub: ServerProcess, tokenizer: Any) -> None:
+    engine = CompletionsEngine(stub.url, tokenizer=tokenizer)
+    shut_down(engine)
+    with pytest.raises(EngineError, match="demo was shut down"):
+        answering(engine, on_error="raise").invoke(PROMPT)
+    end_of_threads()
+
+
 # --- Identity ----------------------------------------------------------------------------------------------------
 
 
@@ -439,7 +470,9 @@ def test_an_identity_names_model_and_tokenizer_and_no_address_or_secret(stub: Se
     assert [part for part in (HOST, str(stub.port), "hunter2", "sk-secret", "salt-secret") if part in told] == []
     plain = CompletionsEngine(stub.url, tokenizer=tokenizer, data_parallel_size=2)
     assert plain.identity == engine.identity
-    plain._codec.learn_end(7)  # what it learns of ends by answering makes it no other
+    assert plain._codec.learn_end(
+        tokenizer.convert_tokens_to_ids("<|system|>")
+    )  # what it learns of ends by answering makes it no other
     assert plain.identity == engine.identity
     named = CompletionsEngine(stub.url, tokenizer=tokenizer, name="mine", embeddings=DeterministicFakeEmbedding(size=4))
     changed = {key for key in named.identity if named.identity[key] != plain.identity[key]}

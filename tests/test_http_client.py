@@ -20,15 +20,13 @@ import pytest
 from pydantic import SecretStr, TypeAdapter
 from typing_extensions import TypedDict
 
+from langchain_rain.engines.addresses import as_replicas, base_url, named
 from langchain_rain.engines.http_client import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     LONGEST_RETRY_AFTER,
     MAX_MESSAGE,
     HttpClient,
-    as_replicas,
-    base_url,
-    named,
 )
 from langchain_rain.engines.replicas import MAX_FAILURES, REST_SECONDS, Home, Replicas
 from langchain_rain.errors import EngineError

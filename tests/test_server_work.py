@@ -56,6 +56,7 @@ CAPABILITIES = Capabilities(
     tells_cached=True,
     has_prefix_cache=True,
     spells_alike=True,
+    tells_tempered=False,
 )
 
 
@@ -323,13 +324,23 @@ def test_marks_that_the_prompt_uses_most_come_first_and_then_what_ends_an_answer
     assert asking.server.asked[-1].stop == ("\n", "END")
 
 
-def test_before_the_least_number_of_tokens_there_is_nothing_to_stop_at() -> None:
+def test_a_server_that_stops_before_the_least_number_of_tokens_goes_on_behind() -> None:
     asking = Asking(ScriptedServer(ends=()))
     reply = asking(rollout(asking.context, min_tokens=7, until=("a", ".", "b", ",", "\n")))
-    first, *others = asking.server.asked
-    assert (first.max_tokens, first.stop) == (7, ())
-    assert all(each.stop for each in others)
+    _, *others = asking.server.asked
+    assert others
+    assert all(set(each.stop) < {"a", ".", "b", ",", "\n"} for each in asking.server.asked)
+    assert all(len(each.stop) == 4 for each in asking.server.asked)
+    assert [each.prompt for each in others] == [
+        asking.prompt + reply.tokens[: len(each.prompt) - len(asking.prompt)] for each in others
+    ]
     assert len(reply.tokens) >= 7
+
+
+def test_a_server_that_cannot_be_told_where_to_stop_writes_the_least_number_at_once() -> None:
+    asking = Asking(ScriptedServer(ends=()), num_stop=0)
+    asking(rollout(asking.context, min_tokens=BLIND_TOKENS + 3, until=(".",)))
+    assert asking.server.asked[0].max_tokens == BLIND_TOKENS + 3
 
 
 def test_a_rollout_that_is_over_asks_nothing() -> None:
@@ -366,6 +377,14 @@ def test_a_token_that_ends_a_text_unknown_to_the_tokenizer_is_learnt() -> None:
     reply = asking(rollout(asking.context, until=(), temperature=0.0))
     assert (reply.tokens[-1], reply.finish_reason) == (OTHER_END, "eos")
     assert asking.codec.end_tokens == {END, OTHER_END}
+
+
+def test_a_token_that_is_text_is_no_end_though_a_server_stopped_there() -> None:
+    (letter,) = TOKENIZER("a", add_special_tokens=False).input_ids
+    asking = Asking(ScriptedServer(ends=(letter,), likes=()))
+    reply = asking(rollout(asking.context, until=(), temperature=0.0))
+    assert (reply.tokens, reply.text, reply.finish_reason) == ((letter, END), "a", "eos")
+    assert asking.codec.end_tokens == {END}
 
 
 def test_an_end_that_is_not_told_is_the_tokenizers() -> None:
@@ -431,6 +450,20 @@ def test_longer_token_sets_are_the_greedy_one_and_distinct_samples(max_num: int)
             best = np.sort(logprobs)[::-1][:8] / 0.7
             expected += float(logprobs[token] / 0.7 - np.logaddexp.reduce(best))
         assert each.logprob == pytest.approx(expected)
+
+
+def test_what_a_server_tells_at_the_temperature_of_a_request_is_not_tempered_again() -> None:
+    class Tempering(ScriptedServer):
+        def _continuation(self, asked: Sampling, index: int) -> Continuation:
+            told = ScriptedServer._continuation(self, asked, index)
+            exponent = 1 / (asked.temperature or 1.0)
+            top = tuple({token: logprob * exponent for token, logprob in each.items()} for each in told.top)
+            return replace(told, logprobs=tuple(each * exponent for each in told.logprobs), top=top)
+
+    asking, tempering = Asking(), Asking(Tempering(), tells_tempered=True)
+    plain, tempered = asking(expand(asking.context)), tempering(expand(tempering.context))
+    assert [each.tokens for each in tempered] == [each.tokens for each in plain]
+    assert [each.logprob for each in tempered] == pytest.approx([each.logprob for each in plain])
 
 
 def test_token_sets_do_not_go_beyond_the_end_of_the_answer() -> None:
@@ -527,6 +560,14 @@ def test_a_guided_rollout_is_that_of_an_engine_in_this_process(temperature: floa
     assert reply.logprob == pytest.approx(work.reply.logprob)
     guided = asking.codec.prompt_tokens(f"Be kind.\n\n{PROMPT}")
     assert {each.prompt[: len(guided)] == guided for each in asking.server.asked} == {True, False}
+
+
+def test_what_a_server_does_not_name_under_guidance_is_left_out_and_not_asked_for() -> None:
+    asking = Asking(options=("top", "single tokens"), num_top=10)
+    request = rollout(asking.context, guidance="Be kind.", max_tokens=6, until=())
+    assert len(asking(request).tokens) == 6
+    assert [each.num_top for each in asking.server.asked] == [10] * 12
+    assert not any(each.allowed for each in asking.server.asked)
 
 
 # --- Cost --------------------------------------------------------------------------------------------------------

@@ -1,30 +1,22 @@
 """What an inference server can do, found out by asking: fields that it does not know it ignores, and says 200."""
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from langchain_rain.engines.dialects import DIALECTS, Continuation, Dialect, Sampled, Sampling
-from langchain_rain.engines.http_client import HttpClient, named
-from langchain_rain.engines.replicas import Home
+from langchain_rain.engines.addresses import named
+from langchain_rain.engines.dialects import Continuation, Sampled, Sampling
+from langchain_rain.engines.replicas import Home, Replica
 from langchain_rain.engines.server import Server
+from langchain_rain.engines.together import together
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Tokens
 
 OptionsBy: TypeAlias = Literal["token ids", "pairs", "top", "single tokens"]
 """How log probabilities of a judgement's options are had: told for any token; as p(a) / (p(a) + p(b)); those that are
 among the most probable tokens; or by a request for each token, that allows no other."""
-
-OPTIONS: Mapping[OptionsBy, str] = {
-    "token ids": "told for any token",
-    "pairs": "two at a time",
-    "top": "where they are among the most probable",
-    "single tokens": "a request for each",
-}
-"""The same for people."""
 
 NUMS_TOP = (100, 20, 5, 1)
 """How many of the most probable tokens a server is asked to tell, until it does: what llama-server tells without
@@ -44,27 +36,14 @@ NUM_CACHED = 200
 NUM_TOGETHER = 8
 """How many requests of a kind are sent at once, so that some share a batch of the server."""
 
+NUM_ROUNDS = 3
+"""How often they are sent."""
+
+NOTICEABLE = 0.01
+"""Difference of log probabilities that is not by rounding."""
+
 UNLIKELY = "\u2603\u2604"
 """Begins stop texts that do not come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What serves.
-
-    Attributes:
-        dialect: how it is spoken to.
-        version: of the server, as far as it tells.
-        model: the name of the model there.
-        source: where the server has it from, a folder of its own or an id; empty if it does not tell.
-        max_context: how many tokens a text may have; None if it does not tell.
-    """
-
-    dialect: Dialect
-    version: str
-    model: str
-    source: str
-    max_context: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +59,8 @@ class Capabilities:
         tells_cached: whether it tells how much of a prompt it had read before.
         has_prefix_cache: whether it keeps what it has read; None if it does not tell.
         spells_alike: whether tokens are the same text there as here; None if it does not tell.
+        tells_tempered: whether the log probabilities that it tells are those at the temperature of the request, as in
+            vLLM's mode `processed_logprobs` and in SGLang by default; else they are those at temperature 1.
     """
 
     max_num: int
@@ -90,78 +71,43 @@ class Capabilities:
     tells_cached: bool
     has_prefix_cache: bool | None
     spells_alike: bool | None
+    tells_tempered: bool
 
 
-async def identify_first(client: HttpClient, *, model: str, dialect: str | None, name: str) -> tuple[Home, Identity]:
-    """Who serves, and what, at the first server that can be reached; see `identify`. The caller leaves the home."""
-    failures = []
-    for replica in client.replicas.all:
-        home = client.replicas.settle(replica)
-        try:
-            return home, await identify(client, home, model=model, dialect=dialect, name=name)
-        except EngineError as error:
-            client.replicas.leave(home)
-            if not error.is_retryable:
-                raise
-            failures.append(error)
-    raise failures[0]
-
-
-async def identify(client: HttpClient, home: Home, *, model: str, dialect: str | None, name: str) -> Identity:
-    """Who serves, and what.
-
-    Args:
-        client: asks it.
-        home: where.
-        model: its name there; empty for the only one.
-        dialect: which one it speaks; None to find out.
-        name: of the engine, for errors.
-
-    Raises:
-        EngineError: it cannot be reached, or has no such model.
-    """
-    url = named(home.replica.url)
-
-    async def get(path: str) -> dict[str, Any]:
-        told = await client.get(home.replica, path)
-        return told if isinstance(told, dict) else {}
-
-    models = await get("/v1/models") or await get("/v1/models")  # once more, as a reply may be damaged on its way
-    told = models.get("data")
-    entries = told if isinstance(told, list) else []
-    listed = [each for each in entries if isinstance(each, dict) and isinstance(each.get("id"), str)]
-    if not listed:
-        raise EngineError(
-            f"{url} lists no models at /v1/models; is it an inference server, and has it loaded its model?", engine=name
-        )
-    chosen = next((each for each in listed if model in (each["id"], "")), None)
-    if chosen is None or (not model and len(listed) > 1):
-        names = ", ".join(repr(each["id"]) for each in listed)
-        raise EngineError(f"{url} serves {names}; one of these is allowed as model, given {model!r}.", engine=name)
-    version, properties = await get("/version"), await get("/props")
-    if dialect is None:
-        dialect = await _dialect(chosen, version, properties, get)
-    source = chosen.get("root") or properties.get("model_path") or ""
-    settings = properties.get("default_generation_settings")
-    n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else None
-    max_context = chosen.get("max_model_len") or n_ctx
-    return Identity(
-        DIALECTS[dialect],
-        str(version.get("version") or properties.get("build_info") or ""),
-        chosen["id"],
-        str(source),
-        max_context if isinstance(max_context, int) and max_context > 0 else None,
+def common(all_found: Sequence[Capabilities]) -> Capabilities:
+    """What each of some servers can do; of what one does not tell it is not known."""
+    first, *others = all_found
+    return Capabilities(
+        max_num=min(each.max_num for each in all_found),
+        has_seed=all(each.has_seed for each in all_found),
+        num_top=min(each.num_top for each in all_found),
+        num_stop=min(each.num_stop for each in all_found),
+        options=tuple(way for way in first.options if all(way in each.options for each in others)),
+        tells_cached=all(each.tells_cached for each in all_found),
+        has_prefix_cache=_all_or_unknown(each.has_prefix_cache for each in all_found),
+        spells_alike=_all_or_unknown(each.spells_alike for each in all_found),
+        tells_tempered=any(each.tells_tempered for each in all_found),
     )
 
 
-async def _dialect(listed: dict[str, Any], version: dict[str, Any], properties: dict[str, Any], get: Any) -> str:
-    if listed.get("owned_by") == "llamacpp" or "default_generation_settings" in properties:
-        return "llama-server"
-    if listed.get("owned_by") == "vllm" and "version" in version:
-        return "vllm"
-    if listed.get("owned_by") == "sglang" or "model_path" in await get("/get_model_info"):
-        return "sglang"
-    return "openai"
+def _all_or_unknown(told: Iterable[bool | None]) -> bool | None:
+    values = set(told)
+    return False if False in values else None if None in values else True
+
+
+async def probe_all(
+    server: Server, replicas: Sequence[Replica], *, prompt: Tokens, sample: str, sample_tokens: Tokens, name: str
+) -> Capabilities:
+    """What each of some servers can do; see `probe`."""
+
+    async def probe_one(replica: Replica) -> Capabilities:
+        home = server.client.replicas.settle(replica)
+        try:
+            return await probe(server, home, prompt=prompt, sample=sample, sample_tokens=sample_tokens, name=name)
+        finally:
+            server.client.replicas.leave(home)
+
+    return common(await together(map(probe_one, replicas)))
 
 
 async def probe(
@@ -178,7 +124,7 @@ async def probe(
         name: of the engine, for errors.
 
     Raises:
-        EngineError: it fails, or cannot be searched with.
+        EngineError: it fails, cannot be searched with, or has another tokenizer.
     """
     asked = Sampling(prompt, max_tokens=4, temperature=1.0, seed=PROBE_SEED, num_top=1)
     url = named(home.replica.url)
@@ -191,6 +137,13 @@ async def probe(
     if not num_top or not options:
         missing = "a judgement's options" if num_top else "the most probable tokens"
         raise EngineError(f"{_refusal(url)} It tells no log probabilities of {missing}.", engine=name)
+    spells_alike = await _spells_alike(server, home, sample, sample_tokens)
+    if spells_alike is False:
+        raise EngineError(
+            f"{url} reads tokens otherwise than the tokenizer given; give that of the model {server.model!r} as "
+            "tokenizer=, a folder or an id on the Hugging Face hub.",
+            engine=name,
+        )
     return Capabilities(
         max_num=await _max_num(server, home, prompt),
         has_seed=[each.tokens for each in first.continuations] == [each.tokens for each in again.continuations],
@@ -199,7 +152,8 @@ async def probe(
         options=options,
         tells_cached=again.num_cached is not None,
         has_prefix_cache=await _has_prefix_cache(server, home, (prompt + sample_tokens * 20)[:NUM_CACHED]),
-        spells_alike=await _spells_alike(server, home, sample, sample_tokens),
+        spells_alike=spells_alike,
+        tells_tempered=await _tells_tempered(server, home, prompt),
     )
 
 
@@ -235,6 +189,16 @@ async def _num_stop(server: Server, home: Home, prompt: Tokens) -> int:
     return 0
 
 
+async def _tells_tempered(server: Server, home: Home, prompt: Tokens) -> bool:
+    """Whether the most probable token becomes more probable at a lower temperature."""
+
+    async def best(temperature: float) -> float:
+        asked = Sampling(prompt, 1, temperature=temperature, seed=PROBE_SEED, num_top=1)
+        return max((await server.sampled(home, asked)).continuations[0].first_top.values(), default=0.0)
+
+    return await best(0.5) - await best(1.0) > NOTICEABLE
+
+
 async def _allowed(server: Server, home: Home, asked: Sampling) -> Sampled | None:
     try:
         return await server.sampled(home, asked)
@@ -268,9 +232,10 @@ async def _options(server: Server, home: Home, prompt: Tokens, num_top: int) -> 
 async def _spoil_each_other(server: Server, home: Home, prompt: Tokens, tokens: Tokens, num_top: int) -> bool:
     """Whether requests for certain tokens spoil those for the most probable ones that share a batch with them."""
     told, top = Sampling(prompt, 4, num_top=1, told=tokens), Sampling(prompt, 4, num_top=num_top)
-    return any(
-        await asyncio.gather(*(server.spoils(home, asked) for _ in range(NUM_TOGETHER) for asked in (told, top)))
-    )
+    for _ in range(NUM_ROUNDS):
+        if any(await together(server.spoils(home, asked) for _ in range(NUM_TOGETHER) for asked in (told, top))):
+            return True
+    return False
 
 
 def _is_only(continuation: Continuation, token: int) -> bool:
@@ -293,39 +258,3 @@ async def _spells_alike(server: Server, home: Home, sample: str, tokens: Tokens)
     with suppress(EngineError):
         return (await server.spelled(home, tokens)).strip() == sample.strip()  # some begin every text with a space
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class ReportRow:
-    """A line of what is told of a server: what, how it is there (None where it does not tell), and what that is for."""
-
-    name: str
-    value: object
-    purpose: str
-
-
-def report(identity: Identity, capabilities: Capabilities) -> list[ReportRow]:
-    """What a server is and can do, for people."""
-    dialect = identity.dialect
-    kind = f"{dialect.name} {identity.version}".strip() + (
-        "" if dialect.is_tested else ", untested: by its documentation"
-    )
-    return [
-        ReportRow("server", kind, "how it is spoken to"),
-        ReportRow("model", identity.model, "what it serves" + (f", from {identity.source}" if identity.source else "")),
-        ReportRow("context", identity.max_context, "the longest prompt with its answer, in tokens"),
-        ReportRow("prompts as token ids", True, "no text of a user's becomes a control token"),
-        ReportRow("same tokenizer", capabilities.spells_alike, "tokens are the same text there as here"),
-        ReportRow("continuations at once", capabilities.max_num, "siblings that share the reading of a prompt"),
-        ReportRow("seed", capabilities.has_seed, "same seed, same answer"),
-        ReportRow("most probable tokens", capabilities.num_top, "token sets of one token; at least 10 are wanted"),
-        ReportRow("stop texts", capabilities.num_stop, "clauses end where they should, with little written in vain"),
-        ReportRow(
-            "options of a judgement",
-            ", then ".join(OPTIONS[way] for way in capabilities.options),
-            "how their log probabilities are had",
-        ),
-        ReportRow("prefix cache", capabilities.has_prefix_cache, "a conversation is not read anew for each request"),
-        ReportRow("cached tokens told", capabilities.tells_cached, "what an answer cost is known and not estimated"),
-        ReportRow("hidden states", False, "similarity needs embeddings= (presets paper and thorough)"),
-    ]

@@ -7,31 +7,38 @@ to one server, whose cache holds its beginning.
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
 from langchain_core.embeddings import Embeddings
 from pydantic import SecretStr
 
+from langchain_rain.engines.addresses import as_replicas, checked_urls, named
 from langchain_rain.engines.base import Answered, Cost
-from langchain_rain.engines.capabilities import ReportRow, identify_first, probe, report
+from langchain_rain.engines.capabilities import probe_all
 from langchain_rain.engines.conversations import Conversations
 from langchain_rain.engines.dialects import DIALECTS
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
-from langchain_rain.engines.http_client import HttpClient, as_replicas, base_url, named
+from langchain_rain.engines.http_client import HttpClient
+from langchain_rain.engines.identity import Identity, identify_all
 from langchain_rain.engines.merging import AsyncChannel
 from langchain_rain.engines.reading import AnswerReader
-from langchain_rain.engines.replicas import Replicas
+from langchain_rain.engines.replicas import Replica, Replicas
 from langchain_rain.engines.server import Server
+from langchain_rain.engines.server_report import ReportRow, report
 from langchain_rain.engines.server_work import ServerWork, Stay
 from langchain_rain.engines.text import TextCodec
-from langchain_rain.engines.tokenizers import load_tokenizer
+from langchain_rain.engines.tokenizers import end_token_ids, load_tokenizer
 from langchain_rain.engines.work import EmbedWork
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import Context, Request, Score
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = "How do I wash the bike? (A) 12 €\n"
 """A text on which tokenizers are compared."""
@@ -87,73 +94,88 @@ class CompletionsEngine:
         read_timeout: float = 120.0,
         max_retries: int = 8,
     ) -> None:
-        urls = _checked_urls(base_url)
+        urls = checked_urls(base_url)
         _check_dialect(dialect)
-        _check_least(1, data_parallel_size=data_parallel_size)
-        _check_least(0, connect_timeout=connect_timeout, read_timeout=read_timeout, max_retries=max_retries)
+        _check_header(session_header)
+        _check_whole(1, data_parallel_size=data_parallel_size)
+        _check_whole(0, max_retries=max_retries)
+        _check_seconds(connect_timeout=connect_timeout, read_timeout=read_timeout)
         self.name = name or model or named(urls[0])
         self.embeddings = embeddings
         ranks = [{PARALLEL_RANK: str(rank)} for rank in range(data_parallel_size)] if data_parallel_size > 1 else [{}]
-        client = HttpClient(
+        self._client = HttpClient(
             Replicas(as_replicas(urls, headers=ranks), session_header=session_header),
             name=self.name,
             api_key=_checked_key(api_key),
+            # Waiting for a connection of the pool is no failure of a server.
             timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=None),
             max_retries=max_retries,
         )
-        self.channel = AsyncChannel(self, at_end=client.aclose)
+        self._is_shut_down = False
+        self.channel = AsyncChannel(self, at_end=self._client.aclose)
         try:
-            self._connect(client, model, tokenizer, dialect, cache_salt, name)
+            replicas = self._identify(model, dialect)
+            if cache_salt and not self.served.dialect.has_cache_salt:
+                raise RainConfigError(
+                    f"cache_salt: {self.served.dialect.name} keeps no tenants apart, given {cache_salt!r}."
+                )
+            self.name = self._client.name = name or self.served.model
+            self.tokenizer = self._loaded(tokenizer)
+            self._connect(replicas, cache_salt)
         except BaseException:
             self.channel.shut_down()
             raise
 
-    def _connect(
-        self, client: HttpClient, model: str, tokenizer: Any, dialect: str | None, cache_salt: str, name: str
-    ) -> None:
-        home, self.served = self.channel.run(identify_first(client, model=model, dialect=dialect, name=self.name))
-        if cache_salt and not self.served.dialect.has_cache_salt:
-            raise RainConfigError(
-                f"cache_salt: {self.served.dialect.name} keeps no tenants apart, given {cache_salt!r}."
-            )
-        self.name = client.name = name or self.served.model
-        if tokenizer is None or isinstance(tokenizer, str):
-            names = [tokenizer] if tokenizer else [self.served.source, self.served.model]
-            tokenizer = load_tokenizer([each for each in dict.fromkeys(names) if each], engine=self.name)
-        self.tokenizer = tokenizer
-        ends = {tokenizer.eos_token_id} - {None}
-        codec = TextCodec(tokenizer, eos_token_ids=ends, name=self.name)
+    def _identify(self, model: str, dialect: str | None) -> list[Replica]:
+        """Finds out who serves; returns the servers that can be reached, of several ranks the first."""
+        replicas = list({each.url: each for each in reversed(self._client.replicas.all)}.values())[::-1]
+        found = self.channel.run(identify_all(self._client, replicas, model=model, dialect=dialect, name=self.name))
+        told = [identity.max_context for _, identity in found if identity.max_context is not None]
+        self.served: Identity = replace(found[0][1], max_context=min(told, default=None))
+        return [replica for replica, _ in found]
+
+    def _loaded(self, tokenizer: Any) -> Any:
+        if tokenizer is not None and not isinstance(tokenizer, str):
+            return tokenizer
+        names = [tokenizer] if tokenizer else [self.served.source, self.served.model]
+        return load_tokenizer([each for each in dict.fromkeys(names) if each], engine=self.name)
+
+    def _connect(self, replicas: Sequence[Replica], cache_salt: str) -> None:
+        codec = TextCodec(self.tokenizer, eos_token_ids=end_token_ids(self.tokenizer), name=self.name)
         # Now, as answers may teach the codec of further tokens that end texts.
         self._tokenizer_hash = hashlib.sha256(codec.identity.encode()).hexdigest()[:16]
         self.max_context = self.served.max_context or 2**31
+        self._codec = codec
         self._conversations = Conversations(codec, max_context=self.max_context, name=self.name)
-        self._server = Server(client, self.served.dialect, self.served.model, codec.tokens_of, cache_salt)
+        self._server = Server(self._client, self.served.dialect, self.served.model, codec.tokens_of, cache_salt)
+        self._stays: dict[Context, Stay] = {}
         self.capabilities = self.channel.run(
-            probe(
+            probe_all(
                 self._server,
-                home,
+                replicas,
                 prompt=codec.prompt_tokens(SAMPLE),
                 sample=SAMPLE,
                 sample_tokens=codec.encoded(SAMPLE),
                 name=self.name,
             )
         )
-        client.replicas.leave(home)
-        if self.capabilities.spells_alike is False:
-            raise EngineError(
-                f"{named(home.replica.url)} reads tokens otherwise than the tokenizer given; give that of the model "
-                f"{self.served.model!r} as tokenizer=, a folder or an id on the Hugging Face hub.",
-                engine=self.name,
+        if self.capabilities.spells_alike is None:
+            logger.warning(
+                "The server of %s does not tell how it reads tokens: that the tokenizer given is that of the model was "
+                "not checked.",
+                self.name,
             )
-        self._codec, self._client = codec, client
-        self._stays: dict[Context, Stay] = {}
 
     def report(self) -> list[ReportRow]:
         """What the server is and can do, as a table."""
         return report(self.served, self.capabilities)
 
     def shut_down(self) -> None:
-        """Closes the connections and ends the thread that holds them; both also end with the process."""
+        """Closes the connections and ends the thread that holds them, which also end with the process.
+
+        An engine that was shut down answers nothing more.
+        """
+        self._is_shut_down = True
         self.channel.shut_down()
 
     @property
@@ -190,8 +212,11 @@ class CompletionsEngine:
         """Begins a conversation.
 
         Raises:
-            EngineError: the prompt is empty and the model cannot begin a text, or prompt and answer exceed its context.
+            EngineError: the prompt is empty and the model cannot begin a text, prompt and answer exceed its context, or
+                the engine was shut down.
         """
+        if self._is_shut_down:
+            raise EngineError(f"{self.name} was shut down; make another CompletionsEngine.", engine=self.name)
         return self._conversations.open(prompt, max_tokens=max_tokens, stop=stop)
 
     def reader(self, context: Context) -> AnswerReader:
@@ -242,30 +267,15 @@ class CompletionsEngine:
             work.reply = encoder_failure(error, engine=self.name)
 
 
-def _checked_urls(given: str | Sequence[str]) -> list[str]:
-    urls = []
-    for url in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
-        try:
-            urls.append(base_url(url))
-        except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
-            shown = re.sub(r"^.*@", "'", repr(url), flags=re.DOTALL)  # without user and password
-            raise RainConfigError(
-                f"base_url: the address of a server, like 'http://localhost:8000', is allowed, given {shown}."
-            ) from None
-    if not urls:
-        raise RainConfigError(f"base_url: at least one address is allowed, given {given!r}.")
-    return urls
-
-
 def _checked_key(given: SecretStr | str | None) -> SecretStr | None:
     """The key as a secret; what a header cannot hold would be told with it by the error of another library."""
     key = given.get_secret_value() if isinstance(given, SecretStr) else given
-    if not key:
+    if key is None or key == "":
         return None
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not isinstance(key, str) or not key.isascii() or not key.isprintable() or " " in key:
         raise RainConfigError(
-            "api_key: printable ASCII characters are allowed; the one given, which is not shown, has others, maybe the "
-            "end of a line."
+            "api_key: a text of printable ASCII characters without spaces is allowed; the one given, which is not "
+            "shown, is none. Does it have the end of a line?"
         )
     return SecretStr(key)
 
@@ -275,7 +285,18 @@ def _check_dialect(dialect: str | None) -> None:
         raise RainConfigError(f"dialect: {', '.join(map(repr, DIALECTS))} is allowed, given {dialect!r}.")
 
 
-def _check_least(least: int, **given: float) -> None:
+def _check_header(given: Any) -> None:
+    if given != "" and not (isinstance(given, str) and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", given)):
+        raise RainConfigError(f"session_header: the name of an HTTP header is allowed, given {given!r}.")
+
+
+def _check_whole(least: int, **given: Any) -> None:
     for name, value in given.items():
-        if not value >= least:
-            raise RainConfigError(f"{name}: at least {least} is allowed, given {value!r}.")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise RainConfigError(f"{name}: a whole number from {least} on is allowed, given {value!r}.")
+
+
+def _check_seconds(**given: Any) -> None:
+    for name, value in given.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise RainConfigError(f"{name}: seconds, more than 0, are allowed, given {value!r}.")

@@ -5,19 +5,19 @@ Tried again, after a pause that grows and honours `Retry-After`: broken connecti
 """
 
 import asyncio
-import base64
 import email.utils
 import itertools
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import SecretStr, ValidationError
 
+from langchain_rain.engines.addresses import named
 from langchain_rain.engines.replicas import Home, Replica, Replicas
 from langchain_rain.errors import EngineError
 
@@ -36,9 +36,6 @@ NUM_GETS = 3
 
 LONGEST_RETRY_AFTER = 120.0
 """Seconds that a server may make wait."""
-
-DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=5.0, pool=None)
-"""Seconds; for a connection of the pool none, as waiting for it is no failure of a server."""
 
 NUM_POOLS = 64
 """Pools of connections: for each request httpx looks through all connections of a pool, and for each idle one through
@@ -84,7 +81,7 @@ class HttpClient:
         replicas: the servers.
         name: names the engine in errors.
         api_key: sent as bearer token.
-        timeout: how long a server may take.
+        timeout: how long a server may take; None for as long as it does.
         max_retries: how often a request is tried again.
         sleep: waits between two trials.
         draw: draws from [0, 1) for the pauses.
@@ -113,7 +110,7 @@ class HttpClient:
         self._pools = [
             httpx.AsyncClient(
                 headers={"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key is not None else {},
-                timeout=timeout or DEFAULT_TIMEOUT,
+                timeout=timeout,
                 limits=httpx.Limits(max_keepalive_connections=2 * MAX_IN_POOL, keepalive_expiry=KEEPALIVE_SECONDS),
                 transport=transport,
                 verify=verify,
@@ -257,11 +254,6 @@ class HttpClient:
         return " ".join(text.split())[:MAX_MESSAGE]
 
 
-def named(url: str) -> str:
-    """A URL as errors name it: without user and password."""
-    return str(httpx.URL(url).copy_with(username=None, password=None, query=None))
-
-
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
@@ -299,30 +291,3 @@ def _retry_after(header: str | None) -> float:
         except (ValueError, TypeError):
             return 0.0
     return min(max(0.0, seconds), LONGEST_RETRY_AFTER) if seconds == seconds else 0.0  # noqa: PLR0124 - not a number
-
-
-def base_url(url: str) -> str:
-    """The root of a server, as users give it with or without `/v1`.
-
-    Raises:
-        ValueError: it is no HTTP address.
-    """
-    parsed = httpx.URL(url.strip())
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(url)
-    return str(parsed).rstrip("/").removesuffix("/v1")
-
-
-def as_replicas(urls: Sequence[str], *, headers: Sequence[Mapping[str, str]] = ({},)) -> list[Replica]:
-    """A replica for each of `urls` and each of `headers`; user and password of a URL become a header of its own."""
-    return [Replica(*_without_password(url, each)) for url in urls for each in headers]
-
-
-def _without_password(url: str, headers: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
-    """A URL that may be logged, as httpx does; what is taken from it is sent all the same."""
-    parsed = httpx.URL(url)
-    if not parsed.userinfo:
-        return url, headers
-    credentials = base64.b64encode(f"{parsed.username}:{parsed.password}".encode()).decode()
-    bare = str(parsed.copy_with(username=None, password=None))
-    return bare.rstrip("/"), {**headers, "Authorization": f"Basic {credentials}"}

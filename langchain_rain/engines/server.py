@@ -91,6 +91,7 @@ class Server:
             EngineError: it does not tell, or has failed too often.
         """
         body = {"model": self.model, "query": list(prompt), "items": [[]], "label_token_ids": [token, other]}
+        body |= {"cache_salt": self.cache_salt} if self.cache_salt else {}
         return await self.client.post(
             home, "/generative_scoring", body, lambda content: _SCORES.validate_json(content)["data"][0]["score"]
         )

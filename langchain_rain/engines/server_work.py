@@ -4,11 +4,9 @@ What is written token by token in this process comes in whole texts from a serve
 texts after which it may stop are told to it only so that it writes little in vain.
 """
 
-import asyncio
 import math
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +17,11 @@ from langchain_rain.engines.dialects import Continuation, Sampled, Sampling
 from langchain_rain.engines.replicas import Home
 from langchain_rain.engines.server import Server
 from langchain_rain.engines.text import TextCodec
+from langchain_rain.engines.together import together
 from langchain_rain.engines.wants import Got, MostProbable, Probability, Want
 from langchain_rain.engines.work import ExpandWork, RolloutWork, ScoreWork, Work
 from langchain_rain.errors import EngineError
 from langchain_rain.search.protocol import Rollout, Tokens, derive_seed
-
-T = TypeVar("T")
 
 BLIND_TOKENS = 16
 """How many tokens of a clause are written at once by a server that cannot be told where to stop: some are in vain."""
@@ -94,7 +91,7 @@ class ServerWork:
         elif isinstance(work, RolloutWork) and work.guided_start is None:
             await self._roll_out(work)
         while work.reply is None:
-            work.take(await _together(map(self._got, work.wants)))
+            work.take(await together(map(self._got, work.wants)))
 
     # Texts
 
@@ -105,13 +102,9 @@ class ServerWork:
         while work.reply is None:
             num_written = work.num_written
             num_tokens = max(1, limit - num_written)
-            stop: tuple[str, ...] = ()
-            if num_written < request.min_tokens:
-                num_tokens = min(num_tokens, request.min_tokens - num_written)
-            elif self._capabilities.num_stop:
-                stop = self._stop(work)
-            else:
-                num_tokens = min(num_tokens, BLIND_TOKENS)
+            stop = self._stop(work)  # before `min_tokens` too: mostly none comes there, else it goes on behind
+            if not stop:
+                num_tokens = min(num_tokens, max(BLIND_TOKENS, request.min_tokens - num_written))
             seed = derive_seed(request.seed, Rollout, (), num_written)
             asked = Sampling(work.sequence, num_tokens, request.temperature, seed=seed, stop=stop)
             sampled = await self._sampled(asked)
@@ -143,16 +136,20 @@ class ServerWork:
             num = min(self._capabilities.max_num, request.num_draws - start)
             seed = derive_seed(request.seed, type(request), (), start)
             asked.append(Sampling(place, num_tokens, request.temperature, num, request.top_k, seed, num_top=num_top))
-        replies = await _together(map(self._sampled, asked))
-        texts = [self._ended(each) for reply in replies for each in reply.continuations]
-        work.finish([(each.tokens, _filtered(each, request.temperature, request.top_k)) for each in texts])
+        replies = await together(map(self._sampled, asked))
+        texts = []
+        for each, reply in zip(asked, replies, strict=True):
+            is_tempered = self._capabilities.tells_tempered and each.temperature > 0
+            temperature = 1.0 if is_tempered else request.temperature
+            written = map(self._ended, reply.continuations)
+            texts += [(one.tokens, _filtered(one, temperature, request.top_k)) for one in written]
+        work.finish(texts)
 
     def _ended(self, written: Continuation) -> Continuation:
         """The same with the token that ended it, if one did; servers know of more such tokens than a tokenizer."""
         if not written.has_ended or (written.tokens and written.tokens[-1] in self._codec.end_tokens):
             return written
-        if self._server.dialect.shows_stop and written.tokens:
-            self._codec.learn_end(written.tokens[-1])
+        if self._server.dialect.shows_stop and written.tokens and self._codec.learn_end(written.tokens[-1]):
             return written
         if not self._codec.end_tokens:
             raise EngineError(
@@ -206,13 +203,15 @@ class ServerWork:
         top = await self._top(prompt, self._capabilities.num_top) if self._capabilities.num_top else {}
         known = {token: top[token] for token in tokens if token in top}
         rest = [token for token in tokens if token not in known]
-        if 1 - sum(map(math.exp, top.values())) > NEGLIGIBLE:
+        # Of tokens to choose from those that the server does not name are left out; of options none may be.
+        is_enough = bool(known) and not self._is_judging
+        if not is_enough and 1 - sum(map(math.exp, top.values())) > NEGLIGIBLE:
             if "pairs" in ways and known:
                 best = max(known, key=lambda token: known[token])
-                shares = await _together(self._share(prompt, token, best) for token in rest)
+                shares = await together(self._share(prompt, token, best) for token in rest)
                 known |= {token: known[best] + share for token, share in zip(rest, shares, strict=True)}
             elif "single tokens" in ways:
-                logprobs = await _together(self._only(prompt, token) for token in rest)
+                logprobs = await together(self._only(prompt, token) for token in rest)
                 known |= dict(zip(rest, logprobs, strict=True))
             # What is not told of an option may be more than all that is told of another one.
             if any(known.keys().isdisjoint(option) for option in self._options):
@@ -229,7 +228,7 @@ class ServerWork:
     async def _share(self, prompt: Tokens, token: int, best: int) -> float:
         """How much more probable `token` is than `best`, in logarithms."""
         share = await self._server.share(self._stay.home, prompt, token, best)
-        self.cost += Cost(1, 1, int(self._is_judging))
+        self.cost += Cost(1, 1, int(self._is_judging))  # it has just read the prompt for the most probable tokens
         return math.log(share) - math.log1p(-share) if 0 < share < 1 else -math.inf
 
     async def _only(self, prompt: Tokens, token: int) -> float:
@@ -250,16 +249,6 @@ class ServerWork:
         judging = positions if self._is_judging else 0
         self.cost += Cost(1, positions, judging, cached_positions=of_earlier)
         return sampled
-
-
-async def _together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all; if one fails the others are given up."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in coroutines]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 def _filtered(written: Continuation, temperature: float, top_k: int) -> list[float]:

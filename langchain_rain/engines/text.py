@@ -290,9 +290,15 @@ class TextCodec:
         """The tokens that end a text."""
         return self._eos_token_ids
 
-    def learn_end(self, token: int) -> None:
-        """Notes one more token that ends a text: models may have more than their tokenizer tells."""
-        self._eos_token_ids |= {token}
+    def learn_end(self, token: int) -> bool:
+        """Notes that a special token ends texts too: a model may have more such tokens than is known of it.
+
+        Returns:
+            Whether it is one; what is no special token is text.
+        """
+        if token in self._special_ids:
+            self._eos_token_ids |= {token}
+        return token in self._eos_token_ids
 
     def spelled_out(self, tokens: Sequence[int]) -> tuple[str, list[str]]:
         """Tokens as text, special ones included, and each as the tokenizer writes it."""
