@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.measuring import Row, argument_parser, begin
-from benchmarks.serving import WHOLE_PROMPTS, connected, cpu_seconds, observed, on_core, running
+from benchmarks.serving import connected, cpu_seconds, observed, on_core, running
 from langchain_rain import RainConfig, RainLLM
 from langchain_rain.engines.completions import PARALLEL_RANK, CompletionsEngine
 from langchain_rain.evaluation import demo_world
@@ -65,7 +65,7 @@ def _with_speedup(row: Row, base: object) -> Row:
 @contextmanager
 def _with_ranks() -> Iterator[ServerProcess]:
     with tempfile.TemporaryDirectory() as folder:
-        server = vllm_server(Path(folder) / "ranks.log", *WHOLE_PROMPTS, "--data-parallel-size", "2")
+        server = vllm_server(Path(folder) / "ranks.log", "--data-parallel-size", "2")
         with on_core(server, "0|1") as running_server:
             yield running_server
 

@@ -21,10 +21,6 @@ BLOCK_SIZE = 32
 START_SECONDS = 600.0
 """A server of vLLM may take minutes to start where others compute."""
 
-WHOLE_PROMPTS = ("--no-enable-chunked-prefill",)
-"""For vLLM 0.32 on a CPU, which ends where it has read a part of a prompt with a seed: "CPU Generator does not use
-offset"."""
-
 CACHED = {
     "vLLM": ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"),
     "llama-server": ("llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total"),
@@ -40,7 +36,7 @@ def running(*kinds: str) -> Iterator[list[ServerProcess]]:
         for number, kind in enumerate(kinds):
             log_path = Path(folder) / f"{number}.log"
             if kind == "vLLM":
-                server = vllm_server(log_path, *WHOLE_PROMPTS)
+                server = vllm_server(log_path)
                 server = on_core(server, str(number)) if len(kinds) > 1 else server
             else:
                 gguf = Path(folder) / "demo.gguf"

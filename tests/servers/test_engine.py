@@ -2,11 +2,11 @@
 
 import asyncio
 import math
+import random
 import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,7 @@ from langchain_rain.search.protocol import (
     Transcript,
     ask_all,
 )
-from tests.servers import conftest
-from tests.servers.processes import MODEL_FOLDER, vllm_server
+from tests.servers.processes import MODEL_FOLDER
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -54,15 +53,6 @@ RUBRICS = {
     name: Rubric.load(name).model_copy(update={"examples": ()})  # with them some exceed the model's context
     for name in ("harmlessness", "politeness", "contact_details", "helpfulness", "no_medical_dosage")
 } | {"yes_no": YES_NO}
-
-
-@pytest.fixture(scope="module")
-def vllm_url(request: pytest.FixtureRequest, server_logs: Path) -> Iterator[str]:
-    """vLLM 0.32 on a CPU ends where it has read a part of a prompt with a seed: "CPU Generator does not use offset"."""
-    conftest.require_server("vllm")
-    server = vllm_server(server_logs / "vllm_whole_prompts.log", "--no-enable-chunked-prefill")
-    with conftest._serving(request.config, server) as url:
-        yield url
 
 
 @pytest.fixture(scope="module", params=["vllm", "llama"])
@@ -315,6 +305,27 @@ def _wait_until_idle(url: str, kind: str) -> None:
     time.sleep(0.5)
     assert _count(url, TOKENS_WRITTEN[kind]) == before
     assert _num_running(url, kind) == 0
+
+
+# The cache
+
+FOUND = {"vllm": "vllm:prefix_cache_hits_total", "llama": "llamacpp:prompt_tokens_cached_total"}
+NOT_FOUND = {"vllm": "vllm:prefix_cache_queries_total", "llama": "llamacpp:prompt_tokens_total"}
+MIN_FOUND = 0.8
+
+
+def test_a_server_finds_most_of_the_prompts_in_its_cache(llm: RainLLM, url: str, kind: str) -> None:
+    """Of conversations of some turns; of shorter ones vLLM keeps the whole blocks alone."""
+    rng = random.Random(11)
+    names = FOUND[kind], NOT_FOUND[kind]
+    before = [_count(url, name) for name in names]
+    for prompt in PROMPTS:
+        earlier = demo_world.test_requests(0, 3, seed=rng.randrange(2**32))
+        turns = (f"{demo_world.as_prompt(each)} {demo_world.sample_answer(each, rng).strip()}\n\n" for each in earlier)
+        llm.invoke("".join(turns) + prompt)
+    found, others = (_count(url, name) - count for name, count in zip(names, before, strict=True))
+    asked = others if kind == "vllm" else found + others  # vLLM counts what is found in both
+    assert found / asked >= MIN_FOUND
 
 
 TOKENS_WRITTEN = {"vllm": "vllm:generation_tokens_total", "llama": "llamacpp:tokens_predicted_total"}
