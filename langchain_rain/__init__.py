@@ -12,6 +12,7 @@ from langchain_rain.errors import (
     RubricError,
     UnsatisfiedError,
 )
+from langchain_rain.gate import RainGate
 from langchain_rain.llms import RainLLM
 from langchain_rain.rubrics import (
     CallableCriterion,
@@ -39,6 +40,7 @@ __all__ = [
     "RainConfig",
     "RainConfigError",
     "RainError",
+    "RainGate",
     "RainLLM",
     "Rubric",
     "RubricError",

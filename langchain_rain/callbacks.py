@@ -23,7 +23,7 @@ Manager = TypeVar("Manager", bound=BaseCallbackManager)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a chat model, as far as what happens inside is told to its handlers.
+    """One run of a chat model or a gate, as far as what happens inside is told to its handlers.
 
     Attributes:
         run_id: of the run.
@@ -33,6 +33,7 @@ class Run:
         metadata: of the run.
         inheritable_tags: of its children too.
         inheritable_metadata: of its children too.
+        tells_usage: whether it tells of all that was run below it, which nobody may count again then.
     """
 
     run_id: UUID
@@ -42,9 +43,10 @@ class Run:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     inheritable_tags: Sequence[str] = ()
     inheritable_metadata: Mapping[str, Any] = field(default_factory=dict)
+    tells_usage: bool = True
 
     @classmethod
-    def of(cls, manager: BaseRunManager | BaseCallbackManager, run_id: UUID) -> "Run":
+    def of(cls, manager: BaseRunManager | BaseCallbackManager, run_id: UUID, *, tells_usage: bool = True) -> "Run":
         """The run of a manager."""
         return cls(
             run_id,
@@ -54,6 +56,7 @@ class Run:
             manager.metadata,
             manager.inheritable_tags,
             manager.inheritable_metadata,
+            tells_usage,
         )
 
     def children(self) -> CallbackManager:
@@ -78,7 +81,10 @@ class Run:
 
     def _below(self, manager: Manager) -> Manager:
         for handler in self.inheritable_handlers:
-            if not _must_not_hear_drafts(handler):
+            if isinstance(handler, UsageMetadataCallbackHandler):
+                if not self.tells_usage:  # as it is: wrapped, it would not be known again and count twice
+                    manager.add_handler(handler)
+            elif not _must_not_hear_drafts(handler):
                 manager.add_handler(WithoutTokens(handler))
         manager.add_tags(list(self.inheritable_tags))
         manager.add_metadata(dict(self.inheritable_metadata))
@@ -86,6 +92,5 @@ class Run:
 
 
 def _must_not_hear_drafts(handler: BaseCallbackHandler) -> bool:
-    """Streams would show what may be rejected; what counts usage is told of all of it by the answer."""
-    unwanted = (_StreamingCallbackHandler, _V2StreamingCallbackHandler, UsageMetadataCallbackHandler)
-    return isinstance(handler, unwanted)
+    """Streams would show what may be rejected."""
+    return isinstance(handler, _StreamingCallbackHandler | _V2StreamingCallbackHandler)

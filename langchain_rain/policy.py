@@ -81,7 +81,15 @@ class ReleasePolicy:
             answer=result.text,
             verdict=result.verdict,
         )
-        return self._apply("on_unsatisfied", self.on_unsatisfied, error, satisfied_text, result.text)
+        return self.release_unsatisfied(error, satisfied_text, result.text)
+
+    def release_unsatisfied(self, error: UnsatisfiedError, satisfied_text: str, whole_text: str) -> Release:
+        """The text of an answer that does not satisfy; `satisfied_text` is its part that was judged well.
+
+        Raises:
+            UnsatisfiedError: the same, with `on_unsatisfied="raise"`.
+        """
+        return self._apply("on_unsatisfied", self.on_unsatisfied, error, satisfied_text, whole_text)
 
     def release_after(self, error: EngineError, satisfied_text: str, committed_text: str) -> Release:
         """The text of a search that failed.

@@ -4,6 +4,7 @@ Nothing is written or rewound here. Many texts that are judged at once share the
 """
 
 import asyncio
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ class TranscriptJudge:
         rubric: what is judged by: a rubric, a YAML file (.yaml, .yml), or the name of one in the library. A function
             goes by its own.
         config: how questions are scored, and from which value on a text satisfies.
-        budget: the limits of one judgement; what exceeds them is an error.
+        budget: the limits of one judgement that is given none of its own; what exceeds them is an error.
         loaded: engines that were loaded; None for new ones.
 
     Attributes:
@@ -120,14 +121,31 @@ class TranscriptJudge:
             return self._filled
         return self._checked(as_rubric(self._rubric, **parameters))
 
+    def filled(self, **parameters: Any) -> "TranscriptJudge":
+        """The same judge with what the rubric leaves open, which is then read once for many texts.
+
+        Raises:
+            RubricError: a parameter is missing, unknown or not allowed.
+        """
+        rubric = self.rubric(**parameters)
+        judge = copy.copy(self)
+        judge._rubric, judge._filled, judge.parameters = rubric, rubric, frozenset()
+        return judge
+
     def judge(
-        self, transcript: Transcript, *, callbacks: BaseCallbackManager | None = None, **parameters: Any
+        self,
+        transcript: Transcript,
+        *,
+        callbacks: BaseCallbackManager | None = None,
+        budget: Budget | None = None,
+        **parameters: Any,
     ) -> Judged:
         """Judges one transcript.
 
         Args:
             transcript: what is judged; criteria for finished answers pass over one that is not finished.
             callbacks: that calls of a chat model are child runs under.
+            budget: the limits of this judgement.
             **parameters: what the rubric leaves open.
 
         Raises:
@@ -136,16 +154,19 @@ class TranscriptJudge:
             BudgetExceededError: a limit of the budget was spent.
             EngineError: the judge failed.
         """
-        (judged,) = self.judge_all([transcript], callbacks=callbacks, **parameters)
-        if isinstance(judged, RainError):
-            raise judged
-        return judged
+        job = self._job(transcript, self.rubric(**parameters), Calls(callbacks), budget)
+        return self._of(drivers.run(job))
 
     async def ajudge(
-        self, transcript: Transcript, *, callbacks: BaseCallbackManager | None = None, **parameters: Any
+        self,
+        transcript: Transcript,
+        *,
+        callbacks: BaseCallbackManager | None = None,
+        budget: Budget | None = None,
+        **parameters: Any,
     ) -> Judged:
         """Like `judge`, without blocking the event loop."""
-        return await self._ajudge(transcript, self.rubric(**parameters), callbacks)
+        return await self._ajudge(transcript, self.rubric(**parameters), callbacks, budget)
 
     def judge_all(
         self, transcripts: Sequence[Transcript], *, callbacks: BaseCallbackManager | None = None, **parameters: Any
@@ -185,22 +206,29 @@ class TranscriptJudge:
             tasks = [group.create_task(judged(transcript)) for transcript in transcripts]
         return [task.result() for task in tasks]
 
-    async def _ajudge(self, transcript: Transcript, rubric: Rubric, callbacks: BaseCallbackManager | None) -> Judged:
+    async def _ajudge(
+        self,
+        transcript: Transcript,
+        rubric: Rubric,
+        callbacks: BaseCallbackManager | None,
+        budget: Budget | None = None,
+    ) -> Judged:
         calls = Calls(callbacks, asyncio.get_running_loop())
-        judged = self._judged(await drivers.arun(self._job(transcript, rubric, calls)))
-        assert isinstance(judged, Judged)
-        return judged
+        return self._of(await drivers.arun(self._job(transcript, rubric, calls, budget)))
 
-    def _job(self, transcript: Transcript, rubric: Rubric, calls: Calls) -> Job[Verdict]:
+    def _job(self, transcript: Transcript, rubric: Rubric, calls: Calls, budget: Budget | None = None) -> Job[Verdict]:
         _check(transcript)
         judging = open_judge(rubric, self.engine, self.config, loaded=self.loaded, calls=calls)
-        return Job(judging.judge(transcript), judging.contexts, self._budget)
+        return Job(judging.judge(transcript), judging.contexts, budget or self._budget)
 
     def _judged(self, outcome: Outcome[Verdict] | Exception) -> Judged | RainError:
         if isinstance(outcome, RainError):
             return outcome
         if isinstance(outcome, Exception):
             raise outcome
+        return self._of(outcome)
+
+    def _of(self, outcome: Outcome[Verdict]) -> Judged:
         verdict = outcome.result
         return Judged(verdict, verdict.satisfies(self.config.accept_value), outcome.cost, outcome.seconds)
 

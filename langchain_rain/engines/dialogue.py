@@ -54,17 +54,18 @@ class Dialogue:
             raise RainConfigError("A conversation of at least one message is needed, given none.")
 
 
-def as_lines(messages: Sequence[BaseMessage], *, max_turns: int | None = None) -> str:
-    """The conversation as `Human: ...` and `Assistant: ...`, ending where the assistant is to speak.
+def as_lines(messages: Sequence[BaseMessage], *, max_turns: int | None = None, next_speaker: str = "ai") -> str:
+    """The conversation as `Human: ...` and `Assistant: ...`, ending where the next one is to speak.
 
     Args:
         messages: the conversation.
         max_turns: how many of its last turns are wanted, each from a human message to the next; system messages at its
             beginning stay. None for all.
+        next_speaker: who that is.
     """
     wanted = _last_turns(messages, max_turns)
     lines = [f"{SPEAKERS[speaker_of(message)]}: {quoted(said(message))}" for message in wanted]
-    return "\n\n".join([*lines, "Assistant:"])
+    return "\n\n".join([*lines, f"{SPEAKERS[next_speaker]}:"])
 
 
 def said(message: BaseMessage) -> str:
@@ -78,8 +79,8 @@ def said(message: BaseMessage) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def said_in_full(message: AIMessage) -> str:
-    """All that a message of a chat model brings to the caller, thoughts and unreadable calls too, to be judged.
+def said_in_full(message: BaseMessage) -> str:
+    """All that a message brings to whoever gets it, thoughts and unreadable calls too, to be judged.
 
     Raises:
         EngineError: it holds an image, or something else that cannot be read.
@@ -92,7 +93,7 @@ def said_in_full(message: AIMessage) -> str:
                 raise EngineError(f"A message with a content block of type {kind!r} cannot be judged.")
             rest = {name: value for name, value in block.items() if name not in ("type", "text", "index", "signature")}
             parts += [_as_json(rest)] if any(rest.values()) else []
-    parts += [_as_json(call) for call in message.invalid_tool_calls]
+    parts += [_as_json(call) for call in getattr(message, "invalid_tool_calls", ())]
     parts += [_as_json(message.additional_kwargs)] if any(message.additional_kwargs.values()) else []
     return "\n".join(part for part in parts if part)
 
