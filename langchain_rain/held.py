@@ -113,8 +113,7 @@ class Held:
             EngineError: it is not valid Unicode.
         """
         taken, _ = self._parted(position)
-        first, *others = [*self._given, *(piece.content for piece in taken)]
-        content = merge_content(first, *others)
+        content = merge_content("", *self._given, *(piece.content for piece in taken))
         return checked(content if isinstance(content, str) else said_in_full(AIMessage(content)))
 
     def give(self, position: int) -> list[Chunk]:
