@@ -133,13 +133,13 @@ class Gating:
             yield from self.whole((yield from _whole_of(chunk)))
             return
         held = Held()
+        held.add(chunk)
         self._waits_for_end = self.terms.holds_all
-        while chunk is not END:
-            held.add(chunk)
+        while (following := (yield More())) is not END:  # what ends here is judged once, as finished
             is_over = yield from self._give_segments(held)
             if is_over:
                 return
-            chunk = yield More()
+            held.add(following)
         yield from self._give_rest(held)
 
     def _give_segments(self, held: Held) -> Generator[Step, Any, bool]:
@@ -172,7 +172,7 @@ class Gating:
         return False
 
     def _give_rest(self, held: Held) -> Steps:
-        passage = passage_of(held.whole)
+        passage = passage_of(held.whole, self.terms.which)
         finding, release = yield from self._finished(passage, shown=held.shown)
         if release.addition is not None:
             yield from self._refuse(held, finding, release)

@@ -137,6 +137,9 @@ class Held:
             return [chunk for chunk in chunks if chunk]
         first, *others = messages
         last = add_ai_message_chunks(first, *others)
+        match chunks:
+            case [AIMessageChunk(content=content)]:
+                chunks, last = [], last.model_copy(update={"content": content})
         if record is not None:
             last = last.model_copy(update={"response_metadata": {**last.response_metadata, "rain": record}})
         return [*chunks, last]

@@ -28,6 +28,7 @@ EXAMPLES = {
     "streaming_chat.py": ["1) ", "'rain_commit':"],
     "langgraph_chat.py": ["I will not help", "(2 messages in the state)"],
     "own_rules.py": ["Anna Berg", "politeness & contact_details & no_numbers", "'no_phone_number': 1.0"],
+    "gate.py": ["warm water.\n|2)", "old towels.|\n", "|I cannot help with that.|"],
     "inner_chat_model.py": ["I keep numbers to myself", "2 drafts", "I cannot help with that."],
 }
 

@@ -126,6 +126,22 @@ def test_what_a_rubric_leaves_open_comes_with_the_call(tmp_path: Any) -> None:
     assert all("Soup is warm." in request.question for request in asked)
 
 
+async def test_a_judge_that_is_filled_reads_the_rubric_once_and_judges_within_a_budget_of_the_call(
+    tmp_path: Any,
+) -> None:
+    (tmp_path / "documented.yaml").write_text(DOCUMENTED)
+    judge = kitchen_judge(rubric=str(tmp_path / "documented.yaml"))
+    filled = judge.filled(documents=["Soup is warm."])
+    (tmp_path / "documented.yaml").unlink()
+    assert not filled.parameters
+    assert judge.parameters == {"documents"}
+    assert filled.judge(SOUP).is_satisfied
+    assert filled.filled().rubric() is filled.rubric()
+    for call in (filled.judge, lambda *given, **own: asyncio.run(filled.ajudge(*given, **own))):
+        with pytest.raises(BudgetExceededError, match="max_forward_tokens=1 is spent"):
+            await asyncio.to_thread(call, SOUP, budget=Budget(max_forward_tokens=1))
+
+
 async def test_a_parameter_that_is_missing_or_not_known_is_an_error() -> None:
     judge = kitchen_judge(rubric="grounded_in_context")
     with pytest.raises(RubricError, match="needs a value for 'documents'"):
