@@ -146,7 +146,7 @@ class Gating:
         """Gives out the segments that are complete and satisfy; returns whether one did not, and all is over."""
         while not self._waits_for_end and (position := self._cut(held)):
             text = held.beginning(position)
-            finding = yield from self._find(passage_of(text), text, is_finished=False)
+            finding = yield from self._find(passage_of(text), is_finished=False)
             if self._may_be_given(finding):
                 for output in held.give(position):
                     yield Give(output)
@@ -195,11 +195,10 @@ class Gating:
         Raises:
             UnsatisfiedError, EngineError: it must not be given out, and the policy is to raise.
         """
-        text = passage.judged if isinstance(passage.judged, str) else str(passage.judged.text)
-        finding = yield from self._find(passage, text, is_finished=True)
-        return finding, self._release(finding, text, shown)
+        finding = yield from self._find(passage, is_finished=True)
+        return finding, self._release(finding, passage.text, shown)
 
-    def _find(self, passage: Passage, text: str, *, is_finished: bool) -> Generator[Step, Any, Finding]:
+    def _find(self, passage: Passage, *, is_finished: bool) -> Generator[Step, Any, Finding]:
         """Judges a passage, unless nothing is left of the budget."""
         spent = self._spent or self.terms.budget.exceeded_by(self._cost, self._seconds)
         if spent is not None:
@@ -213,7 +212,8 @@ class Gating:
         self._num_judgements += 1
         if isinstance(finding, Judged):
             self._cost, self._seconds = self._cost + finding.cost, self._seconds + finding.seconds
-            yield Tell(("rain_verdict", {**_told(finding), "is_finished": is_finished, "num_characters": len(text)}))
+            told = {**_told(finding), "is_finished": is_finished, "num_characters": len(asked.answer)}
+            yield Tell(("rain_verdict", told))
         elif isinstance(finding, BudgetExceededError):
             self._spent = finding
         elif isinstance(finding, EngineError):

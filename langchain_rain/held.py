@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, TypeAlias
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -90,11 +91,13 @@ class Held:
 
     @property
     def whole(self) -> Chunk:
-        """All that came in."""
+        """All that came in, to be judged."""
         if isinstance(self._chunks[0], str):
             return "".join(map(str, self._chunks))
         first, *others = self._messages
-        return add_ai_message_chunks(first, *others) if others else first
+        # Of a message that begins with an empty list LangChain's sum keeps no text; who reads the stream sees it.
+        content = self._content_with(self._pieces)
+        return add_ai_message_chunks(first, *others).model_copy(update={"content": content}) if others else first
 
     def place_before(self, position: int) -> int:
         """The last position in `text`, up to this one, at which it can be cut."""
@@ -113,7 +116,7 @@ class Held:
             EngineError: it is not valid Unicode.
         """
         taken, _ = self._parted(position)
-        content = merge_content("", *self._given, *(piece.content for piece in taken))
+        content = self._content_with(taken)
         return checked(content if isinstance(content, str) else said_in_full(AIMessage(content)))
 
     def give(self, position: int) -> list[Chunk]:
@@ -153,6 +156,9 @@ class Held:
         assert isinstance(last, AIMessageChunk)
         has_blocks = any(isinstance(content, list) for content in self._given)
         return last.model_copy(update={"content": [{"type": "text", "text": text}]}) if has_blocks else last
+
+    def _content_with(self, pieces: Sequence[Piece]) -> Content:
+        return merge_content("", *self._given, *(piece.content for piece in pieces))
 
     @property
     def _messages(self) -> list[AIMessageChunk]:
@@ -194,22 +200,21 @@ def _piece_of(block: str | dict[Any, Any], chunk: AIMessageChunk) -> tuple[Piece
 def _chunks_of(pieces: Sequence[Piece]) -> list[Chunk]:
     """Pieces as they are given out: texts that follow each other as one."""
     chunks: list[Chunk] = []
-    texts: list[str] = []
-    for index, piece in enumerate(pieces):
-        following = pieces[index + 1].content if index + 1 < len(pieces) else None
-        if isinstance(piece.content, str):
-            texts.append(piece.content)
-            if not isinstance(following, str):
-                chunks.append(_chunk_of("".join(texts), piece.chunk))
-                texts = []
-        else:
-            chunks.append(_chunk_of(piece.content, piece.chunk))
+    for is_text, group in groupby(pieces, lambda piece: isinstance(piece.content, str)):
+        run = list(group)
+        chunks += (
+            [_chunk_of(run, "".join(piece.text for piece in run))]
+            if is_text
+            else [_chunk_of([piece], piece.content) for piece in run]
+        )
     return chunks
 
 
-def _chunk_of(content: Content, origin: AIMessageChunk | None) -> Chunk:
-    if origin is None:
+def _chunk_of(pieces: Sequence[Piece], content: Content) -> Chunk:
+    origins = [piece.chunk for piece in pieces if piece.chunk is not None]
+    if not origins:
         assert isinstance(content, str)
         return content
-    told = {name: each for name, each in origin.response_metadata.items() if name in TOLD_BY_EACH_CHUNK}
-    return AIMessageChunk(content=content, id=origin.id, response_metadata=told)
+    told = {name: each for name, each in origins[0].response_metadata.items() if name in TOLD_BY_EACH_CHUNK}
+    identity = next((each.id for each in origins if each.id), None)
+    return AIMessageChunk(content=content, id=identity, response_metadata=told)

@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 
 from langchain_rain.answering import TOLD_BY_MODELS
-from langchain_rain.engines.dialogue import as_lines, said_in_full, speaker_of
+from langchain_rain.engines.dialogue import as_lines, said, said_in_full, speaker_of
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import Transcript
 
@@ -38,6 +38,11 @@ class Passage:
     speaker: str
     keeps_speaker: bool
     rebuilt: Callable[[Any], Any]
+
+    @property
+    def text(self) -> str:
+        """What it says, for whoever asks why it was rejected."""
+        return self.judged if isinstance(self.judged, str) else said(self.judged)
 
     def transcript(self, *, max_turns: int | None = None) -> Transcript:
         """What a judge reads.

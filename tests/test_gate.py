@@ -148,6 +148,7 @@ def test_a_message_that_does_not_satisfy_is_replaced_by_one_of_its_id() -> None:
         AIMessage("", tool_calls=[tool_call(name="cook", args={"dish": "bleach"}, id="1")]),
         AIMessage("", invalid_tool_calls=[invalid_tool_call(name="cook", args="{bleach", id="1")]),
         AIMessage([{"type": "thinking", "thinking": "bleach"}, {"type": "text", "text": "Soup."}]),
+        AIMessage([{"type": "output_text", "text": "bleach"}]),
         AIMessage("Soup.", additional_kwargs={"reasoning_content": "or bleach"}),
         HumanMessage("Soup.", additional_kwargs={"note": "or bleach"}),
     ],
@@ -269,6 +270,15 @@ def test_best_gives_it_on_marked_and_warns(caplog: pytest.LogCaptureFixture) -> 
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "bleach" not in caplog.text
     assert gate(on_unsatisfied="best").invoke(BLEACH) == BLEACH
+
+
+def test_best_gives_on_what_has_no_text_too() -> None:
+    call = AIMessage("", tool_calls=[tool_call(name="cook", args={"dish": "bleach"}, id="1")])
+    picture = AIMessage([{"type": "image_url", "image_url": "x"}])
+    guard = gate(on_unsatisfied="best", on_error="best")
+    assert guard.invoke(call).tool_calls == call.tool_calls
+    assert guard.invoke(picture).content == picture.content
+    assert guard.invoke("") == ""
 
 
 def test_raise_carries_text_and_verdict_and_quotes_neither() -> None:

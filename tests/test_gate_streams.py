@@ -18,6 +18,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableConfig, RunnableLambda, RunnableParallel
 
 from langchain_rain import EngineError, RainConfig, RainConfigError, RainGate, Rubric, UnsatisfiedError
+from langchain_rain.engines.dialogue import said_in_full
 from langchain_rain.rubrics import PatternCriterion
 from tests.conformance.listening import GRAPH, entered, graph_of, kept_by, streaming_graph_of
 from tests.fake_chat_models import letter_judge
@@ -223,6 +224,15 @@ async def test_a_refused_message_says_so_in_its_last_chunk() -> None:
     assert (whole.response_metadata["finish_reason"], whole.response_metadata["model_name"]) == ("unsatisfied", "m")
     assert not whole.response_metadata["rain"]["is_satisfied"]
     assert MARK not in repr(whole)
+
+
+async def test_text_that_a_sum_of_chunks_loses_is_judged_too() -> None:
+    chunks = [AIMessageChunk(content=[], id="a")]
+    chunks += [AIMessageChunk(content=piece, id="a") for piece in pieces(POISONED)]
+    assert summed(chunks).content == []
+    released = await both(gate(), chunks)
+    assert MARK not in repr(released)
+    assert released[-1].content[-1]["text"].endswith(REFUSAL)
 
 
 async def test_a_refusal_after_blocks_is_a_block() -> None:
@@ -480,7 +490,7 @@ def chunked(text: str, cuts: Sequence[int]) -> list[str]:
     return [text[start:end] for start, end in pairwise(places)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(TEXTS, st.lists(st.integers(0, 400), max_size=30), st.none() | st.integers(0, 12), st.booleans())
 def test_what_is_released_was_judged_good(text: str, cuts: list[int], fails_at: int | None, is_message: bool) -> None:
     """Whatever the text, the chunks and the judgement that fails."""
@@ -504,3 +514,51 @@ def test_what_is_released_was_judged_good(text: str, cuts: list[int], fails_at: 
     assert released == (good[-1] if good else "")
     if is_refused:
         assert shown[-1] == (f"\n{REFUSAL}" if released and not released[-1].isspace() else REFUSAL)
+
+
+WORDS = st.sampled_from(["", "a", "bc. ", "d, e", " ", ". ", "f; gh. i"])
+CONTENTS = st.one_of(
+    WORDS,
+    st.lists(
+        st.one_of(
+            WORDS,
+            st.builds(lambda text: {"type": "text", "text": text, "index": 0, "id": "t"}, WORDS),
+            st.builds(lambda text: {"type": "text", "text": text, "index": "lc_1", "annotations": [text]}, WORDS),
+            st.builds(lambda text: {"type": "text", "text": text}, WORDS),
+            st.builds(lambda text: {"type": "thinking", "thinking": text, "index": 2}, WORDS),
+            st.builds(lambda text: {"type": "reasoning", "summary": [{"text": text}]}, WORDS),
+            st.just({"type": "tool_use", "id": "1", "name": "cook", "input": {}, "index": 3}),
+        ),
+        max_size=1,
+    ),
+)
+CHUNKS = st.builds(
+    lambda content, args, extra, identity, usage: AIMessageChunk(
+        content=content,
+        id=identity,
+        tool_call_chunks=[] if args is None else [tool_call_chunk(name=None, args=args, id=None, index=0)],
+        additional_kwargs=extra,
+        response_metadata={"model_provider": "m"} | ({"logprobs": [extra]} if extra else {}),
+        usage_metadata=USAGE if usage else None,
+    ),
+    CONTENTS,
+    st.none() | st.sampled_from(["{", '"a": 1', "}"]),
+    st.just({}) | st.just({"x": {"y": "z"}}),
+    st.sampled_from([None, "lc_run--1", "lc_1", "msg_1"]),
+    st.booleans(),
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(CHUNKS, min_size=1, max_size=20))
+def test_whatever_the_chunks_they_add_up_to_what_came_in(chunks: list[AIMessageChunk]) -> None:
+    out = list(gate().transform(iter(chunks)))
+    assert summed(out) == summed(chunks)
+    judge = Judge(lambda answer: len(answer) > 40)
+    *released, end = gate(judge=judge).transform(iter(chunks))
+    if len(judge.read[-1]) > 40:
+        assert str(end.text).strip() == REFUSAL
+        # What has been released is what was judged last and satisfied, whatever way blocks add up to a message.
+        start = AIMessageChunk(content="")
+        shown = said_in_full(AIMessage(summed([start, *released]).content))
+        assert shown == (judge.read[-2] if len(judge.read) > 1 else "")

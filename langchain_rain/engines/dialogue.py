@@ -91,7 +91,8 @@ def said_in_full(message: BaseMessage) -> str:
             kind = str(block.get("type"))
             if kind in OPAQUE_BLOCKS:
                 raise EngineError(f"A message with a content block of type {kind!r} cannot be judged.")
-            rest = {name: value for name, value in block.items() if name not in ("type", "text", "index", "signature")}
+            read = ("text",) if kind == "text" and isinstance(block.get("text"), str) else ()
+            rest = {name: value for name, value in block.items() if name not in ("type", "index", "signature", *read)}
             parts += [_as_json(rest)] if any(rest.values()) else []
     parts += [_as_json(call) for call in getattr(message, "invalid_tool_calls", ())]
     parts += [_as_json(message.additional_kwargs)] if any(message.additional_kwargs.values()) else []
