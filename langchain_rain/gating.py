@@ -114,7 +114,7 @@ class Gating:
         """Gates an input that is there already; gives out one thing, the input itself if it satisfies."""
         passage = passage_of(value, self.terms.which)
         finding, release = yield from self._finished(passage, shown="")
-        record = self._record(finding, release)
+        record = self._record(finding, release.bypass)
         yield Tell(("rain_gate", record))
         if release.addition is not None:
             yield Give(passage.replaced(release.text, record))
@@ -152,7 +152,7 @@ class Gating:
                     yield Give(output)
             elif not self._waits_for_end:
                 yield Stop()
-                release = self._release(finding, text, held.shown)
+                release = yield from self._decide(finding, text, held.shown)
                 yield from self._refuse(held, finding, release)
                 return True
         return False
@@ -177,13 +177,13 @@ class Gating:
         if release.addition is not None:
             yield from self._refuse(held, finding, release)
             return
-        record = self._record(finding, release)
+        record = self._record(finding, release.bypass)
         yield Tell(("rain_gate", record))
         for output in held.give_rest(record if release.bypass is not None else None):
             yield Give(output)
 
     def _refuse(self, held: Held, finding: Finding, release: Release) -> Steps:
-        record = self._record(finding, release)
+        record = self._record(finding, release.bypass)
         yield Tell(("rain_gate", record))
         yield Give(held.refusal(release.addition_after(held.shown), record))
 
@@ -196,7 +196,15 @@ class Gating:
             UnsatisfiedError, EngineError: it must not be given out, and the policy is to raise.
         """
         finding = yield from self._find(passage, is_finished=True)
-        return finding, self._release(finding, passage.text, shown)
+        return finding, (yield from self._decide(finding, passage.text, shown))
+
+    def _decide(self, finding: Finding, text: str, shown: str) -> Generator[Step, Any, Release]:
+        """What is given out; if that is an error, it is told how it came to it all the same."""
+        try:
+            return self._release(finding, text, shown)
+        except (UnsatisfiedError, EngineError):
+            yield Tell(("rain_gate", self._record(finding, None)))
+            raise
 
     def _find(self, passage: Passage, *, is_finished: bool) -> Generator[Step, Any, Finding]:
         """Judges a passage, unless nothing is left of the budget."""
@@ -239,14 +247,13 @@ class Gating:
             raise error  # a refusal would go on to the model as if the user had said it
         return release
 
-    def _record(self, finding: Finding, release: Release) -> dict[str, Any]:
-        """What is told of it all, under the names that answers use."""
-        told = _told(finding) if isinstance(finding, Judged) else _UNKNOWN
-        reasons = {Judged: "judged", EngineError: "error"}
+    def _record(self, finding: Finding, bypass: str | None) -> dict[str, Any]:
+        """What is told of it all, under the names that answers use; `bypass` is the policy that let it pass, if any."""
+        told, reason = (_told(finding), "judged") if isinstance(finding, Judged) else (_UNKNOWN, "budget")
         return {
             **told,
-            "stop_reason": reasons.get(type(finding), "budget"),
-            "bypass": release.bypass,
+            "stop_reason": "error" if isinstance(finding, EngineError) else reason,
+            "bypass": bypass,
             "num_judgements": self._num_judgements,
             "forward_passes": self._cost.forward_passes,
             "token_positions": self._cost.token_positions,

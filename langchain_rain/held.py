@@ -11,7 +11,7 @@ from langchain_core.messages.base import merge_content
 
 from langchain_rain.engines.dialogue import said_in_full
 from langchain_rain.errors import RainConfigError
-from langchain_rain.passages import Record, checked, replacement
+from langchain_rain.passages import Record, replacement
 
 Content: TypeAlias = str | list[str | dict[Any, Any]]
 Chunk: TypeAlias = str | AIMessageChunk
@@ -110,14 +110,10 @@ class Held:
         return position
 
     def beginning(self, position: int) -> str:
-        """What a judge reads of all that would have been given out, if it were cut there.
-
-        Raises:
-            EngineError: it is not valid Unicode.
-        """
+        """What a judge reads of all that would have been given out, if it were cut there."""
         taken, _ = self._parted(position)
         content = self._content_with(taken)
-        return checked(content if isinstance(content, str) else said_in_full(AIMessage(content)))
+        return content if isinstance(content, str) else said_in_full(AIMessage(content))
 
     def give(self, position: int) -> list[Chunk]:
         """Gives out what is before a position."""

@@ -52,7 +52,7 @@ class Passage:
         """
         text = self.judged if isinstance(self.judged, str) else said_in_full(self.judged)
         lines = as_lines(self.before, max_turns=max_turns, next_speaker=self.speaker)
-        return Transcript(f"{lines} ", checked(text))
+        return Transcript(f"{lines} ", _checked(text))
 
     def marked(self, record: Record) -> Any:
         """The input as it is, but that a message tells it was let pass. A text cannot tell anything."""
@@ -138,7 +138,7 @@ def _telling(message: BaseMessage, record: Record) -> BaseMessage:
     return message.model_copy(update={"response_metadata": {**message.response_metadata, "rain": record}})
 
 
-def checked(text: str) -> str:
+def _checked(text: str) -> str:
     """The text, which a judge can read.
 
     Raises:

@@ -547,6 +547,18 @@ async def test_events_hold_nothing_that_was_rejected() -> None:
     with pytest.raises(UnsatisfiedError):
         gate(on_unsatisfied="raise").invoke(BLEACH, {"callbacks": [ear]})
     assert "bleach" not in repr((ear.heard, ear.events))
+    assert [name for name, _ in ear.events] == ["rain_verdict", "rain_gate"] * 2  # however it ends
+
+
+@pytest.mark.parametrize(("judge", "reason"), [(edible, "judged"), (crashes, "error")])
+async def test_that_nothing_is_given_on_is_told_before_it_raises(judge: Any, reason: str) -> None:
+    guard = gate(judge=judge, on_unsatisfied="raise")
+    for call in ("invoke", "ainvoke", "transform"):
+        ear = Ear()
+        with pytest.raises((UnsatisfiedError, EngineError)):
+            await taken(getattr(guard, call)(iter([BLEACH]) if call == "transform" else BLEACH, {"callbacks": [ear]}))
+        name, record = ear.events[-1]
+        assert (name, record["stop_reason"], record["is_satisfied"]) == ("rain_gate", reason, False)
 
 
 async def test_fifty_at_once() -> None:

@@ -348,10 +348,17 @@ async def test_an_error_of_whoever_brings_the_stream_goes_through() -> None:
     assert MEAL.startswith("".join(out))
 
 
-async def test_characters_in_halves_fail_closed() -> None:
+@pytest.mark.parametrize("is_message", [False, True])
+async def test_characters_in_halves_fail_closed(is_message: bool) -> None:
+    texts = [*pieces(MEAL), f" {MARK} \ud83d", "\ude00. And more, of it. " * 9, "The end."]
+    chunks = [AIMessageChunk(content=text) if is_message else text for text in texts]
     with pytest.raises(EngineError, match="not valid Unicode") as caught:
-        list(gate().transform(iter([*pieces(MEAL), f"{MARK} \ud83d", "\ude00. And more of it."])))
+        list(gate().transform(iter(chunks)))
     assert MARK not in str(caught.value)
+    *released, end = await both(gate(on_error="refuse"), chunks)
+    assert REFUSAL in (end.content if is_message else end)
+    assert MEAL.startswith("".join(each.content if is_message else each for each in released))
+    assert len(released) > 3
 
 
 # --- Ends ----------------------------------------------------------------------------------------------------------
