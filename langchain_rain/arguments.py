@@ -29,7 +29,7 @@ from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
 from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.functions import name_of_function
-from langchain_rain.judging import Loaded, check_all_is_judged, open_judge, warn_if_at_chance
+from langchain_rain.judging import Judging, Loaded, check_all_is_judged, open_judge, warn_if_at_chance
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rubric import as_rubric
@@ -228,11 +228,15 @@ class RainArguments(BaseModel):
     @property
     def used_rubric(self) -> Rubric:
         """The rubric as such."""
-        if not isinstance(self.rubric, str):
-            return _as_rubric(self.rubric)
-        if self.rubric not in self._rubrics:
-            self._rubrics[self.rubric] = _as_rubric(self.rubric)
-        return self._rubrics[self.rubric]
+        return self.rubric_of(self.rubric)
+
+    def rubric_of(self, given: Any) -> Rubric:
+        """The rubric that was given, read once if it was by name."""
+        if not isinstance(given, str):
+            return _as_rubric(given)
+        if given not in self._rubrics:
+            self._rubrics[given] = _as_rubric(given)
+        return self._rubrics[given]
 
     @property
     def rubric_description(self) -> dict[str, Any]:
@@ -306,6 +310,7 @@ class RainArguments(BaseModel):
         *,
         calls: Calls,
         budget: Budget | None = None,
+        with_more: Callable[[Judging, Context], Judging] | None = None,
     ) -> Answer:
         """Opens the contexts and makes the search for one prompt.
 
@@ -315,6 +320,8 @@ class RainArguments(BaseModel):
             stop: of this call; None for the own.
             calls: on whose behalf it is.
             budget: what is left of the own; None for all of it.
+            with_more: makes of the judge, and of the conversation it judges in, one that judges more; it closes what
+                was opened if it fails.
         """
         stop = stop if stop is not None else self.stop or []
         check_stop(stop)
@@ -331,6 +338,7 @@ class RainArguments(BaseModel):
                 calls=calls,
                 max_tokens=self.answer_limit,
             )
+            judging = with_more(judging, writing) if with_more is not None else judging
         except BaseException:
             writer.channel.close(writing)
             raise
