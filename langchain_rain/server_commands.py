@@ -50,7 +50,7 @@ def check(
     finally:
         engine.shut_down()
     if as_json:
-        print(json.dumps({row.name: row.value for row in report}))
+        print(json.dumps({row.key: row.value for row in report}))
         return
     # Here and not above: it needs httpx, as the engine does that is there by now.
     from langchain_rain.engines.addresses import named

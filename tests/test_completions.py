@@ -498,12 +498,8 @@ def test_a_server_is_checked_as_one_json_object(stub: ServerProcess, capsys: pyt
     assert cli.run(["server", "check", stub.url, "--json", "--tokenizer", demo_model_path(), "--dialect", "vllm"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["server"] == "vLLM 0.32.0"
-    assert (told["seed"], told["prefix cache"], told["context"], told["most probable tokens"]) == (
-        True,
-        None,
-        32768,
-        20,
-    )
+    assert (told["has_seed"], told["has_prefix_cache"], told["max_context"], told["num_top"]) == (True, None, 32768, 20)
+    assert all(key.isidentifier() and key.islower() for key in told)
     end_of_threads()
 
 
