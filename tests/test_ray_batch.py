@@ -190,8 +190,24 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(
 
     monkeypatch.setattr(judging, "load_engine", fail)
     run.give("soup")
+    run.failed.write_text("of the run before\n")
     assert run("--ray") == code
     assert f"langchain-rain: {error}\n" in capsys.readouterr().err
+    assert run.failed.read_text() == "of the run before\n"
+    assert not run.out.exists()
+
+
+def test_failures_that_all_say_the_same_end_the_run(
+    run: Run,
+    scripted_ray: ScriptedRay,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run.engine = Echo(lambda prompt: EngineError("No such model."))
+    run.give(*dishes(50))
+    assert run("--ray") == 3
+    assert "20 rows on end failed for one reason" in capsys.readouterr().err
+    assert len(rows_in(run.failed)) == 20
+    assert not scripted_ray.is_running
 
 
 def test_other_settings_end_the_run(
