@@ -183,7 +183,7 @@ def warn_if_at_chance(rubric: Rubric, engine: Engine, config: RainConfig, loaded
     A guard must not pretend. Each rubric is tried once; a model behind an interface is not: that costs money, and there
     is `rubric check` for it.
     """
-    criteria = tuple(each for each in rubric.criteria if each.kind not in ("pattern", "callable"))
+    criteria = rubric.asked_criteria
     examples = tuple(each for each in rubric.examples if each.criterion in {criterion.name for criterion in criteria})
     is_here = isinstance(engine, ChatEngine) and not engine.writes_whole_messages
     key = (id(engine), rubric.content_hash)

@@ -195,9 +195,9 @@ def check_calls_are_judged(rubric: Rubric, engine: Engine, given: Any) -> None:
     Raises:
         RainConfigError: a criterion asks a model, and a function judges.
     """
-    asked = [each.name for each in rubric.criteria if each.kind not in ("pattern", "callable")]
+    asked = rubric.asked_criteria
     if asked and isinstance(engine, CallableEngine):
         raise RainConfigError(
-            f"tool_rubric: the criterion {asked[0]!r} is asked of a model, and a function judges, given {given!r}. "
-            "Give a model as judge, or criteria that are patterns or functions."
+            f"tool_rubric: the criterion {asked[0].name!r} is asked of a model, and a function judges, "
+            f"given {given!r}. Give a model as judge, or criteria that are patterns or functions."
         )

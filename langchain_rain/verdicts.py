@@ -16,9 +16,10 @@ from langchain_rain.budget import Budget
 from langchain_rain.config import RainConfig
 from langchain_rain.drivers import Job, Outcome
 from langchain_rain.engines.base import Cost
+from langchain_rain.engines.callables import CallableEngine, JudgedText
 from langchain_rain.engines.calling import Calls
-from langchain_rain.errors import RainError
-from langchain_rain.judging import Loaded, check_all_is_judged, open_judge, warn_if_at_chance
+from langchain_rain.errors import RainConfigError, RainError
+from langchain_rain.judging import Loaded, check_all_is_judged, open_judge, open_rubric_judge, warn_if_at_chance
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rubric import as_rubric, parameters_of
 from langchain_rain.search.protocol import Transcript, Verdict
@@ -72,7 +73,7 @@ class TranscriptJudge:
 
     Args:
         judge: who judges, given like `judge` of `ChatRain`: a Hugging Face id or folder, "demo", a chat model, an
-            engine, or a function from the transcript to a value in [-1, 1].
+            engine, or a function from the transcript to a value in [-1, 1]; None if no criterion is asked of a model.
         rubric: what is judged by: a rubric, a YAML file (.yaml, .yml), or the name of one in the library. A function
             goes by its own.
         config: how questions are scored, and from which value on a text satisfies.
@@ -102,7 +103,7 @@ class TranscriptJudge:
     ) -> None:
         self.config = config or RainConfig()
         self.loaded = loaded or Loaded()
-        self.engine = self.loaded.engine(judge, "judge")
+        self.engine = self.loaded.engine(judge, "judge") if judge is not None else CallableEngine(_nobody)
         self.parameters = frozenset(parameters_of(rubric))
         self._given, self._rubric = judge, rubric
         self._budget = budget or Budget()
@@ -193,7 +194,8 @@ class TranscriptJudge:
 
     def _job(self, transcript: Transcript, rubric: Rubric, calls: Calls) -> Job[Verdict]:
         _check(transcript)
-        judging = open_judge(rubric, self.engine, self.config, loaded=self.loaded, calls=calls)
+        opening = open_judge if self._given is not None else open_rubric_judge
+        judging = opening(rubric, self.engine, self.config, loaded=self.loaded, calls=calls)
         return Job(judging.judge(transcript), judging.contexts, self._budget)
 
     def _judged(self, outcome: Outcome[Verdict] | Exception) -> Judged | RainError:
@@ -205,9 +207,18 @@ class TranscriptJudge:
         return Judged(verdict, verdict.satisfies(self.config.accept_value), outcome.cost, outcome.seconds)
 
     def _checked(self, rubric: Rubric) -> Rubric:
-        check_all_is_judged(rubric, self.engine, self._given)
+        if self._given is not None:
+            check_all_is_judged(rubric, self.engine, self._given)
+        elif rubric.asked_criteria:
+            raise RainConfigError(
+                f"judge: who is asked about the criterion {rubric.asked_criteria[0].name!r} is wanted, given None."
+            )
         self.loaded.guards(rubric)  # a guard that cannot be loaded shows at once
         return rubric
+
+
+def _nobody(text: JudgedText) -> None:
+    raise AssertionError("no criterion asks a model")
 
 
 def _check(transcript: Transcript) -> None:
