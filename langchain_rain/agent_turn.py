@@ -12,7 +12,7 @@ from langgraph.types import Command
 
 from langchain_rain.approvals import pending_calls
 from langchain_rain.chat_models import ChatRain
-from langchain_rain.errors import UnsatisfiedError
+from langchain_rain.errors import EngineError, UnsatisfiedError
 from langchain_rain.policy import Policy
 from langchain_rain.search.protocol import Transcript
 from langchain_rain.tool_calls import RejectedCall
@@ -35,7 +35,6 @@ class Turn:
         judge: of trajectories; None where none is judged.
         max_steps: how many steps may be gone back for one human message.
         is_reversible: whether what a tool did may be taken as not done.
-        on_unsatisfied: what happens to a trajectory that does not satisfy in the end.
         asks_human: whether a human decides on calls that do not satisfy.
 
     Attributes:
@@ -53,7 +52,6 @@ class Turn:
         *,
         max_steps: int,
         is_reversible: Callable[[str], bool],
-        on_unsatisfied: Policy,
         asks_human: bool,
     ) -> None:
         self._name = name
@@ -62,7 +60,7 @@ class Turn:
         self._guarded._rejected = self._rejected
         self.request = request.override(model=self._guarded)
         self._judge = judge
-        self._on_unsatisfied, self._asks_human = on_unsatisfied, asks_human
+        self._asks_human = asks_human
         self._kept = self._remembered()
         self._judged: Judged | None = None
         self._rewound: Rewound | None = None
@@ -85,6 +83,11 @@ class Turn:
         """Takes the judgement of `transcript`."""
         self._judged = judged
         self._go_on(judged.is_satisfied)
+
+    def fail(self, error: EngineError) -> None:
+        """Takes that nobody could judge `transcript`; goes by `on_error`."""
+        self.transcript = None
+        self._apply("on_error", self._guarded.on_error, error)
 
     def _go_on(self, is_satisfied: bool | None) -> None:
         try:
@@ -109,25 +112,26 @@ class Turn:
             self._tell({"type": "rain_rewind", "num_steps": rewound.num_steps, "withheld": withheld})
         self.request = self.request.override(messages=cast(list[AnyMessage], rewound.messages))
         if not rewound.is_satisfied:
-            self._apply_policy(rewound)
+            assert self._judged is not None
+            why = f"; {rewound.stopped_by} cannot be taken back" if rewound.stopped_by else ""
+            told = f"What the agent has done does not satisfy the rubric, and it may go back no further{why}."
+            error = UnsatisfiedError(told, verdict=self._judged.verdict)
+            self._apply("on_unsatisfied", self._guarded.on_unsatisfied, error)
 
-    def _apply_policy(self, rewound: Rewound) -> None:
-        assert self._judged is not None
-        policy, message, bypass = self._on_unsatisfied, self._guarded.refusal_message, None
-        why = f"; {rewound.stopped_by} cannot be taken back" if rewound.stopped_by else ""
-        error = UnsatisfiedError(
-            f"What the agent has done does not satisfy the rubric, and it may go back no further{why}.",
-            verdict=self._judged.verdict,
-        )
+    def _apply(self, name: str, policy: Policy, error: UnsatisfiedError | EngineError) -> None:
+        """Ends the run in place of a call of the model, or lets it go on, which is marked."""
         if policy == "raise":
             raise error
+        message, bypass = self._guarded.refusal_message, None
         if policy == "best":
-            logger.warning("Bypass by on_unsatisfied='best', an agent goes on that is not satisfied: %s", error)
+            logger.warning("Bypass by %s='best', an agent goes on that is not satisfied: %s", name, error)
             return
         if callable(policy):
-            logger.warning("Bypass by on_unsatisfied, a callable answers: %s", error)
-            message, bypass = policy(error), "on_unsatisfied=callable"
-        rain = {**self._judged.record, "stop_reason": "trajectory", "bypass": bypass, "rubric": self._rubric}
+            logger.warning("Bypass by %s, a callable answers: %s", name, error)
+            message, bypass = policy(error), f"{name}=callable"
+        record = self._judged.record if self._judged is not None else {"is_satisfied": False}
+        reason = "error" if isinstance(error, EngineError) else "trajectory"
+        rain = {**record, "stop_reason": reason, "bypass": bypass, "rubric": self._rubric}
         metadata = {"finish_reason": "unsatisfied", "rain": rain}
         self.refusal = AIMessage(message, id=str(uuid4()), response_metadata=metadata)
 

@@ -25,7 +25,7 @@ from langchain_rain.agent_turn import Bookkeeping, Turn
 from langchain_rain.approvals import decided, review_request
 from langchain_rain.call_arguments import CallArguments
 from langchain_rain.chat_models import ChatRain
-from langchain_rain.errors import RainConfigError
+from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.policy import Policy
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rubric import as_rubric
@@ -106,11 +106,15 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
             raise RainConfigError("trajectory_rubric judges nothing with max_rewind_steps=0; give at least 1.")
         if "model" in arguments:
             raise RainConfigError("model: that of the agent is guarded; give none.")
-        self.asks_human = on_unsatisfied == "ask"
-        self.on_unsatisfied: Policy = "refuse" if on_unsatisfied == "ask" else on_unsatisfied
-        self.max_rewind_steps = max_rewind_steps
-        self._arguments = {"rubric": rubric, "judge": judge, "tool_rubric": tool_rubric, **arguments}
-        self._arguments["on_unsatisfied"] = self.on_unsatisfied
+        self._asks_human = on_unsatisfied == "ask"
+        self._max_rewind_steps = max_rewind_steps
+        self._arguments = {
+            "rubric": rubric,
+            "judge": judge,
+            "tool_rubric": tool_rubric,
+            "on_unsatisfied": "refuse" if on_unsatisfied == "ask" else on_unsatisfied,
+            **arguments,
+        }
         self._trajectory_rubric = trajectory_rubric if trajectory_rubric is not None else rubric
         self._is_reversible = dict(is_reversible or {})
         self._name = name
@@ -130,7 +134,10 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         """Has a guarded model answer, from a trajectory that satisfies."""
         turn = self._turn(request)
         while turn.transcript is not None:
-            turn.take(turn.judge.judge(turn.transcript))
+            try:
+                turn.take(turn.judge.judge(turn.transcript))
+            except EngineError as error:
+                turn.fail(error)
         return turn.answered(handler(turn.request) if turn.refusal is None else None)
 
     async def awrap_model_call(
@@ -139,7 +146,10 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         """Like `wrap_model_call`, without blocking the event loop."""
         turn = self._turn(request)
         while turn.transcript is not None:
-            turn.take(await turn.judge.ajudge(turn.transcript))
+            try:
+                turn.take(await turn.judge.ajudge(turn.transcript))
+            except EngineError as error:
+                turn.fail(error)
         return turn.answered(await handler(turn.request) if turn.refusal is None else None)
 
     def after_model(self, state: RainState, runtime: Runtime[Any]) -> dict[str, Any] | None:
@@ -172,7 +182,7 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
             guarded.load()
         else:
             guarded = ChatRain(model=model, **self._arguments)
-        judge = self._trajectory_judge(guarded) if self.max_rewind_steps else None
+        judge = self._trajectory_judge(guarded) if self._max_rewind_steps else None
         self._guarded = [(model, guarded, judge), *self._guarded][:MAX_GUARDED]
         return guarded, judge
 
@@ -189,10 +199,9 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
             request,
             guarded,
             judge,
-            max_steps=self.max_rewind_steps,
+            max_steps=self._max_rewind_steps,
             is_reversible=lambda name: self._may_take_back(name, tools.get(name)),
-            on_unsatisfied=self.on_unsatisfied,
-            asks_human=self.asks_human,
+            asks_human=self._asks_human,
         )
 
     def _may_take_back(self, name: str, tool: BaseTool | None) -> bool:
