@@ -182,8 +182,8 @@ class Recorder:
             raise _end_after(tried.row)
 
     def _take_answer(self, tried: Tried) -> None:
-        self.failures.begin()
         self.ledger.append(tried.row)
+        self.failures.begin()
         rain = tried.row["rain"]
         self.tally.num_answered += 1
         self.tally.num_unsatisfied += not rain["is_satisfied"]
