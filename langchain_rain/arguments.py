@@ -2,6 +2,7 @@
 
 import inspect
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -38,6 +39,9 @@ from langchain_rain.search.drafts import draft
 from langchain_rain.search.paper import SearchResult
 from langchain_rain.search.protocol import Context, derive_search_seed
 from langchain_rain.search.state import Search
+
+MAX_SECONDS = threading.TIMEOUT_MAX
+"""The longest time that can be waited for."""
 
 DEFAULT_MAX_TOKENS = 256
 """The longest answer where nothing is said of it."""
@@ -136,13 +140,21 @@ class RainArguments(BaseModel):
     )
     refusal_message: str = Field(default="I cannot help with that.", min_length=1, description="What a refusal says.")
     max_seconds: float | None = Field(
-        default=None, gt=0, description="Budget: wall-clock time per answer; the best so far goes by `on_unsatisfied`."
+        default=None,
+        gt=0,
+        le=MAX_SECONDS,
+        allow_inf_nan=False,
+        description="Budget: wall-clock time per answer; the best so far goes by `on_unsatisfied`.",
     )
     max_forward_tokens: int | None = Field(
         default=None, ge=1, description="Budget: token positions through the model per answer."
     )
     timeout: float | None = Field(
-        default=None, gt=0, description="Seconds per answer after which the model counts as failed: see `on_error`."
+        default=None,
+        gt=0,
+        le=MAX_SECONDS,
+        allow_inf_nan=False,
+        description="Seconds per answer after which the model counts as failed: see `on_error`.",
     )
 
     # By name or object, so that a copy with other arguments never works with old engines; a field and not private, as

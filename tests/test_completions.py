@@ -174,6 +174,7 @@ async def _no_time(seconds: float) -> None:
         ({"base_url": []}, r"base_url: at least one address is allowed, given \[\]"),
         ({"base_url": None}, r"base_url: .* given None"),
         ({"base_url": "http://h:port"}, r"base_url: .* given 'http://h:port'"),
+        ({"base_url": "http://h:99999"}, r"base_url: .* given 'http://h:99999'"),
         ({"dialect": "tgi"}, r"dialect: 'vllm', 'llama-server', 'sglang', 'openai' is allowed, given 'tgi'"),
         ({"data_parallel_size": 0}, r"data_parallel_size: a whole number from 1 on is allowed, given 0"),
         ({"data_parallel_size": True}, r"data_parallel_size: a whole number from 1 on is allowed, given True"),
