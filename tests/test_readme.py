@@ -28,6 +28,8 @@ EXAMPLES = {
     "streaming_chat.py": ["1) ", "'rain_commit':"],
     "langgraph_chat.py": ["I will not help", "(2 messages in the state)"],
     "own_rules.py": ["Anna Berg", "politeness & contact_details & no_numbers", "'no_phone_number': 1.0"],
+    "agent_files.py": ["ai: [{'path': 'scratch/draft.txt'}]", "left: ['report.txt']"],
+    "agent_mail.py": ["tool: Lunch at noon? Ada", "The output of read_mail was withheld", "I have read: ['Lunch"],
     "inner_chat_model.py": ["I keep numbers to myself", "2 drafts", "I cannot help with that."],
 }
 
