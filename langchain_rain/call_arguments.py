@@ -13,7 +13,7 @@ from langchain_rain.config import RainConfig
 from langchain_rain.engines.chat_model import ChatModelEngine
 from langchain_rain.errors import RainConfigError
 
-CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config", "loaded"} | {
+CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config", "loaded", "telemetry"} | {
     "rain_config",
     "max_judged_turns",
 }

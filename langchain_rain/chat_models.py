@@ -206,6 +206,7 @@ class ChatRain(CallArguments, BaseChatModel):
         given: Mapping[str, Any],
         run: Run | None,
         failed: EngineError | None,
+        may_begin_anew: bool,
         *,
         loop: asyncio.AbstractEventLoop | None,
     ) -> Answering:
@@ -221,7 +222,7 @@ class ChatRain(CallArguments, BaseChatModel):
         has_template = isinstance(writer, ChatEngine) and writer.has_chat_template
         transcript = as_lines(messages, max_turns=arguments.max_judged_turns) + (" " if has_template else "")
         check_text("conversation", transcript)
-        answer = arguments.begin(dialogue, transcript, stop, calls=calls, budget=budget)
+        answer = arguments.begin(dialogue, transcript, stop, calls=calls, budget=budget, may_begin_anew=may_begin_anew)
         try:
             reader: AnswerReader = PlainReader(skips_space=True)
             if isinstance(writer, ChatEngine):
