@@ -124,12 +124,14 @@ class Watch(Generic[Place]):
         self._replied.update({self._asked.pop(number): at for number in replies if number in self._asked})
 
     def on_end(self, end: Outcome[Any] | BaseException, cost: Cost, at: float) -> None:
-        """Tells the rest."""
-        self._begin(at)
-        self._tell((), at)
-        while self._judgements:
-            self._teller.judgement(self._judgements.pop(0), None, at)
-        self._teller.end(end, cost, at)
+        """Tells the rest, and the end whatever fails before."""
+        try:
+            self._begin(at)
+            self._tell((), at)
+            while self._judgements:
+                self._teller.judgement(self._judgements.pop(0), None, at)
+        finally:
+            self._teller.end(end, cost, at)
 
     def _begin(self, at: float) -> None:
         if not self._has_begun:
