@@ -55,7 +55,7 @@ class Counters:
     def judged(self, beginning: Beginning, *, seconds: float | None, is_abstained: bool) -> None:
         """Counts a judgement; without a time it needed nobody's answer."""
         labels = _labels(beginning)
-        self._abstentions.add(is_abstained, labels)
+        self._abstentions.add(int(is_abstained), labels)
         if seconds is not None:
             self._judge_duration.record(seconds, {**labels, "gen_ai.request.model": beginning.judge_model})
 
@@ -65,8 +65,8 @@ class Counters:
         self._searches.add(1, {**labels, "rain.stop_reason": ending.stop_reason})
         self._rewinds.add(search.num_rewinds, labels)
         self._rewound_tokens.add(search.num_rewound_tokens, labels)
-        self._budget_ends.add(ending.stop_reason == "budget", labels)
-        self._refusals.add(decision is not None and decision.action == "refuse", labels)
+        self._budget_ends.add(int(ending.stop_reason == "budget"), labels)
+        self._refusals.add(int(decision is not None and decision.action == "refuse"), labels)
         if decision is not None and decision.bypass is not None:
             self._bypasses.add(1, {**labels, "rain.bypass": decision.bypass})
         if isinstance(ending.error, EngineError):
