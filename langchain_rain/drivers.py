@@ -24,32 +24,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from langchain_rain.budget import Budget
 from langchain_rain.engines.base import Channel, Cost, Engine
 from langchain_rain.errors import BudgetExceededError, EngineError
+from langchain_rain.observing import Observer
 from langchain_rain.search.protocol import Context, Event, Request, Round, Steps
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """Hears of one search as it happens, at times of the driver's clock; never twice at once.
-
-    What it raises is logged, and changes nothing.
-    """
-
-    def on_round(self, asked: Round, new: Mapping[int, Request], at: float) -> None:
-        """The search has come to a round; these of its requests, by their numbers, are about to be submitted."""
-
-    def on_replies(self, replies: Mapping[int, Any], at: float) -> None:
-        """Replies, or exceptions in their place, have arrived, of which some may have been given up meanwhile."""
-
-    def on_end(self, end: "Outcome[Any] | BaseException", cost: Cost, at: float) -> None:
-        """The search has ended, in this way and at this cost; nothing comes after."""
 
 
 @dataclass(frozen=True, slots=True)

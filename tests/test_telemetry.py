@@ -664,6 +664,12 @@ def test_a_pickle_reports_to_the_providers_of_its_process() -> None:
     assert read.captures_content is True
 
 
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(RainConfigError, match="pip install 'langchain-rain\\[otel\\]'"):
+        Telemetry()
+
+
 def test_without_opentelemetry_all_works_but_this() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_rain._version import __version__
-from langchain_rain.drivers import Observer
 from langchain_rain.errors import RainConfigError
+from langchain_rain.observing import Observer
 from langchain_rain.search.state import Search
 from langchain_rain.telemetry.answers import Beginning
 from langchain_rain.telemetry.watching import Watch

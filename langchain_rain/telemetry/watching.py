@@ -99,7 +99,7 @@ class WatchedJudge:
 
 
 class Watch(Generic[Place]):
-    """Watches one search, whose judge it replaces by one that notes its judgements; a `drivers.Observer`."""
+    """Watches one search, whose judge it replaces by one that notes its judgements; an `Observer`."""
 
     def __init__(self, search: Search, teller: Teller[Place]) -> None:
         self._search = search
