@@ -5,7 +5,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import (
@@ -31,7 +31,7 @@ from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.functions import name_of_function
 from langchain_rain.judging import Judging, Loaded, check_all_is_judged, open_judge, warn_if_at_chance
-from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
+from langchain_rain.policy import Policy, Release, ReleasePolicy, describe, finish_reason
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rubric import as_rubric
 from langchain_rain.search import adaptive, paper
@@ -39,6 +39,8 @@ from langchain_rain.search.drafts import draft
 from langchain_rain.search.paper import SearchResult
 from langchain_rain.search.protocol import Context, derive_search_seed
 from langchain_rain.search.state import Search
+from langchain_rain.telemetry import Telemetry
+from langchain_rain.telemetry.answers import Beginning
 
 MAX_SECONDS = threading.TIMEOUT_MAX
 """The longest time that can be waited for."""
@@ -86,11 +88,8 @@ class Answer:
             "rubric": self.arguments.rubric_description,
             "seed": self.seed,
         }
-        finish: Literal["stop", "length", "unsatisfied"] = "unsatisfied"
-        if release.bypass is not None or (result is not None and result.is_satisfied):
-            ended_by_itself = result is not None and result.stop_reason in ("eos", "stop")
-            finish = "stop" if ended_by_itself else "length"
-        return {"finish_reason": finish, "rain": describe(result, release, cost=cost_of(outcome), settings=settings)}
+        rain = describe(result, release, cost=cost_of(outcome), settings=settings)
+        return {"finish_reason": finish_reason(result, release.bypass), "rain": rain}
 
 
 def cost_of(outcome: Outcome[SearchResult] | Exception) -> Cost | None:
@@ -155,6 +154,10 @@ class RainArguments(BaseModel):
         le=MAX_SECONDS,
         allow_inf_nan=False,
         description="Seconds per answer after which the model counts as failed: see `on_error`.",
+    )
+
+    telemetry: Telemetry | None = Field(
+        default=None, exclude=True, repr=False, description="Reports what happens to OpenTelemetry."
     )
 
     # By name or object, so that a copy with other arguments never works with old engines; a field and not private, as
@@ -323,6 +326,7 @@ class RainArguments(BaseModel):
         calls: Calls,
         budget: Budget | None = None,
         with_more: Callable[[Judging, Context], Judging] | None = None,
+        may_begin_anew: bool = False,
     ) -> Answer:
         """Opens the contexts and makes the search for one prompt.
 
@@ -334,6 +338,7 @@ class RainArguments(BaseModel):
             budget: what is left of the own; None for all of it.
             with_more: makes of the judge, and of the conversation it judges in, one that judges more; it closes what
                 was opened if it fails.
+            may_begin_anew: whether another attempt follows if an engine fails in a way that may pass.
         """
         stop = stop if stop is not None else self.stop or []
         check_stop(stop)
@@ -362,11 +367,38 @@ class RainArguments(BaseModel):
             derive_search_seed(seed, transcript),
             transcript=transcript,
         )
-        writes_whole = isinstance(writer, ChatEngine) and writer.writes_whole_messages
-        play = draft if writes_whole else adaptive.generate if config.adaptive else paper.generate
-        steps = play(search)
+        play = draft if self._writes_whole else adaptive.generate if config.adaptive else paper.generate
+        observer = None
+        if self.telemetry is not None:
+            observer = self.telemetry.watch(
+                search, self._beginning(prompt, seed, calls=calls, may_begin_anew=may_begin_anew)
+            )
         contexts = {writing: writer, **judging.contexts}
-        return Answer(search, Job(steps, contexts, budget or self.budget), seed, self)
+        job = Job(play(search), contexts, budget or self.budget, observer)
+        return Answer(search, job, seed, self)
+
+    @property
+    def _writes_whole(self) -> bool:
+        """Whether the engine that writes shows no tokens."""
+        return isinstance(self.writer, ChatEngine) and self.writer.writes_whole_messages
+
+    def _beginning(self, prompt: str | Dialogue, seed: int, *, calls: Calls, may_begin_anew: bool) -> Beginning:
+        """What whoever looks on is told of an answer when it begins."""
+        config = self.searching_config
+        return Beginning(
+            operation="text_completion" if isinstance(prompt, str) else "chat",
+            prompt=prompt,
+            model=self.writer.name,
+            judge_model=self.judging_engine.name,
+            rubric=self.rubric_description,
+            preset=config.preset_name,
+            seed=seed,
+            temperature=config.temperature,
+            max_tokens=self.max_tokens if self._writes_whole else self.answer_limit,
+            policy=self.policy,
+            may_begin_anew=may_begin_anew,
+            calls=calls.context,
+        )
 
 
 def _open(engine: Engine, prompt: str | Dialogue, *, max_tokens: int, stop: list[str]) -> Context:

@@ -20,7 +20,7 @@ from langchain_rain.judging import Judging, open_rubric_judge
 from langchain_rain.rubrics import Rubric
 from langchain_rain.tool_calls import CallsJudge, RejectedCall, before_call, check_calls_are_judged
 
-CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config", "loaded"} | {
+CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config", "loaded", "telemetry"} | {
     "rain_config",
     "max_judged_turns",
     "tool_rubric",

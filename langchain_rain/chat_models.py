@@ -214,6 +214,7 @@ class ChatRain(CallArguments, BaseChatModel):
         given: Mapping[str, Any],
         run: Run | None,
         failed: EngineError | None,
+        may_begin_anew: bool,
         *,
         loop: asyncio.AbstractEventLoop | None,
     ) -> Answering:
@@ -234,7 +235,15 @@ class ChatRain(CallArguments, BaseChatModel):
             reader_of = partial(writer.reader, context) if isinstance(writer, ChatEngine) else PlainReader
             return arguments.judging_calls(judging, reader_of, messages, calls)
 
-        answer = arguments.begin(dialogue, transcript, stop, calls=calls, budget=budget, with_more=with_calls)
+        answer = arguments.begin(
+            dialogue,
+            transcript,
+            stop,
+            calls=calls,
+            budget=budget,
+            with_more=with_calls,
+            may_begin_anew=may_begin_anew,
+        )
         try:
             reader: AnswerReader = PlainReader(skips_space=True)
             if isinstance(writer, ChatEngine):

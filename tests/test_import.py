@@ -16,3 +16,11 @@ def test_the_public_names_are_there() -> None:
 
     assert [name for name in langchain_rain.__all__ if not hasattr(langchain_rain, name)] == []
     assert sorted(langchain_rain.__all__) == sorted(set(langchain_rain.__all__))
+
+
+def test_importing_makes_nothing_of_opentelemetry() -> None:
+    """It may be there: langsmith, which comes with langchain-core, imports it where it is installed."""
+    code = "import sys, langchain_rain; print(sorted(name for name in sys.modules if 'rain.telemetry.' in name))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "langchain_rain.telemetry.spans" not in done.stdout
+    assert "langchain_rain.telemetry.counters" not in done.stdout
