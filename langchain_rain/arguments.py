@@ -29,7 +29,7 @@ from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
 from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.functions import name_of_function
-from langchain_rain.judging import Loaded, open_judge, warn_if_at_chance
+from langchain_rain.judging import Loaded, check_all_is_judged, open_judge, warn_if_at_chance
 from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rubric import as_rubric
@@ -213,12 +213,7 @@ class RainArguments(BaseModel):
 
     def _check_function(self) -> None:
         """Checks that no criterion goes missing beside a function that judges, which goes by its own."""
-        lost = [each.name for each in self.used_rubric.criteria if each.kind in ("pattern", "callable", "guard")]
-        if lost and isinstance(self.judging_engine, CallableEngine):
-            raise RainConfigError(
-                f"judge: a function judges by its own, so the criterion {lost[0]!r} of the rubric would not be judged, "
-                f"given {self.judge!r}. Make the function a criterion: CallableCriterion(name=..., function=...)."
-            )
+        check_all_is_judged(self.used_rubric, self.judging_engine, self.judge)
 
     @property
     def writer(self) -> Engine:

@@ -16,7 +16,7 @@ from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.engines.calling import Calls
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.loading import load_engine
-from langchain_rain.errors import EngineError, JudgeAtChanceWarning
+from langchain_rain.errors import EngineError, JudgeAtChanceWarning, RainConfigError
 from langchain_rain.rubrics import CallableCriterion, GuardCriterion, Rubric
 from langchain_rain.rubrics.calibration import Priors
 from langchain_rain.rubrics.evaluate import RubricJudge, ValueJudge
@@ -139,6 +139,25 @@ def open_judge(
         priors=loaded.priors_of(engine, rubric, template) if config.calibrates else None,
     )
     return Judging(judge, opened)
+
+
+def check_all_is_judged(rubric: Rubric, engine: Engine, given: Any) -> None:
+    """Checks that no criterion goes missing beside a function that judges, which goes by its own.
+
+    Args:
+        rubric: the criteria.
+        engine: who judges.
+        given: what the engine was made from, for the error.
+
+    Raises:
+        RainConfigError: one would not be judged.
+    """
+    lost = [each.name for each in rubric.criteria if each.kind in ("pattern", "callable", "guard")]
+    if lost and isinstance(engine, CallableEngine):
+        raise RainConfigError(
+            f"judge: a function judges by its own, so the criterion {lost[0]!r} of the rubric would not be judged, "
+            f"given {given!r}. Make the function a criterion: CallableCriterion(name=..., function=...)."
+        )
 
 
 def warn_if_at_chance(rubric: Rubric, engine: Engine, config: RainConfig, loaded: Loaded) -> None:

@@ -143,11 +143,7 @@ class Rubric(Frozen):
         Raises:
             RubricError: there is no such rubric, or a parameter is missing, unknown or not allowed.
         """
-        known = names_in_library()
-        if name not in known:
-            raise RubricError(f"There is no rubric {name!r} in the library; it holds {', '.join(known)}.")
-        data = dict(read_from_library("library", name))
-        return RubricFile(**data).rubric(parameters)
+        return RubricFile.in_library(name).rubric(parameters)
 
     @classmethod
     def from_yaml(
@@ -211,16 +207,43 @@ class Rubric(Frozen):
         return [example for example in self.examples if example.criterion == criterion.name]
 
 
-def as_rubric(rubric: Rubric | str | os.PathLike[str]) -> Rubric:
+def as_rubric(rubric: Rubric | str | os.PathLike[str], **parameters: Any) -> Rubric:
     """The rubric that is meant: itself, a file (by its ending), or one of the library.
 
+    Args:
+        rubric: what is meant.
+        **parameters: what it leaves open; a `Rubric` leaves nothing open.
+
     Raises:
-        RubricError: there is none, or it is malformed, or leaves parameters open.
+        RubricError: there is none, or it is malformed, or a parameter is missing, unknown or not allowed.
     """
     if isinstance(rubric, Rubric):
+        if parameters:
+            told = "it is filled in already; give its name or file instead"
+            raise RubricError(f"{rubric.name} takes no parameter {sorted(parameters)[0]!r}: {told}.")
         return rubric
-    is_file = not isinstance(rubric, str) or rubric.endswith((".yaml", ".yml"))
-    return Rubric.from_yaml(rubric) if is_file else Rubric.load(str(rubric))
+    return Rubric.from_yaml(rubric, **parameters) if _is_file(rubric) else Rubric.load(str(rubric), **parameters)
+
+
+def parameters_of(rubric: Rubric | str | os.PathLike[str]) -> Mapping[str, Parameter]:
+    """What a rubric leaves open, by name; nothing, if it is a `Rubric` already.
+
+    Raises:
+        RubricError: there is none, or it is malformed.
+    """
+    if isinstance(rubric, Rubric):
+        return {}
+    if not _is_file(rubric):
+        return RubricFile.in_library(str(rubric)).parameters
+    source = Source.read(rubric)
+    try:
+        return RubricFile(**_with_functions(source.data, {})).parameters
+    except RubricError as error:
+        raise (source.error(error.mistakes) if error.mistakes else error) from error
+
+
+def _is_file(rubric: str | os.PathLike[str]) -> bool:
+    return not isinstance(rubric, str) or rubric.endswith((".yaml", ".yml"))
 
 
 class RubricFile(Rubric):
@@ -241,6 +264,18 @@ class RubricFile(Rubric):
                 told = f"a name of letters, digits and _, other than functions, is allowed, given {name!r}"
                 raise mistake(told, "parameters", name)
         return self
+
+    @classmethod
+    def in_library(cls, name: str) -> Self:
+        """The file of this name.
+
+        Raises:
+            RubricError: there is none.
+        """
+        known = names_in_library()
+        if name not in known:
+            raise RubricError(f"There is no rubric {name!r} in the library; it holds {', '.join(known)}.")
+        return cls(**dict(read_from_library("library", name)))
 
     def rubric(self, values: Mapping[str, Any]) -> Rubric:
         """The rubric with these values filled in.
