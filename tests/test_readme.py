@@ -28,6 +28,8 @@ EXAMPLES = {
     "streaming_chat.py": ["1) ", "'rain_commit':"],
     "langgraph_chat.py": ["I will not help", "(2 messages in the state)"],
     "own_rules.py": ["Anna Berg", "politeness & contact_details & no_numbers", "'no_phone_number': 1.0"],
+    "llama_index_chat.py": ["> How do I wash", "1) Lift", "I cannot do that", "great care. {'value': 1.0"],
+    "llama_index_rag.py": ["opens at ten.", "passing True", "at nine. passing False"],
     "inner_chat_model.py": ["I keep numbers to myself", "2 drafts", "I cannot help with that."],
 }
 
