@@ -202,12 +202,24 @@ def test_templates_are_taken_and_may_be_changed() -> None:
     asked: FakeChat = llm.guard.model  # type: ignore[assignment]
     synthesizer = GroundedSynthesizer(llm, text_qa_template=PromptTemplate("First: {context_str} {query_str}"))
     synthesizer.synthesize(QUESTION, nodes(SUPPER))
+    assert "text_qa_template" in synthesizer.get_prompts()
     synthesizer.update_prompts({"text_qa_template": PromptTemplate("Then: {context_str} {query_str}")})
     synthesizer.synthesize(QUESTION, nodes(SUPPER))
     assert [str(messages[-1].text) for messages, _ in asked.asked if "JSON" not in str(messages)] == [
         f"First: {SUPPER} {QUESTION}",
         f"Then: {SUPPER} {QUESTION}",
     ]
+
+
+def test_what_says_nothing_is_no_document() -> None:
+    llm, judge = grounded_llm(SAYS_SEVEN)
+    assert str(GroundedSynthesizer(llm).synthesize(QUESTION, nodes(SUPPER, " "))) == SAYS_SEVEN.content
+    result = RainEvaluator("grounded_in_context", judge=judge).evaluate(
+        QUESTION, "Soup, at eight.", contexts=[SUPPER, ""]
+    )
+    assert not result.passing
+    with pytest.raises(RubricError, match="it must say something"):
+        GroundedSynthesizer(llm).synthesize(QUESTION, nodes(" "))
 
 
 def test_it_takes_no_llm_whose_answers_would_not_be_judged_by_the_documents() -> None:

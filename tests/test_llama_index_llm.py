@@ -219,6 +219,19 @@ def test_a_guard_that_is_there_is_taken_and_none_beside_it() -> None:
             RainLlamaIndexLLM(**wrong)
 
 
+def test_it_answers_by_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    def connected(url: str, model: str, **others: Any) -> Kitchen:
+        told.append((url, model, others))
+        return MarkedKitchen()
+
+    monkeypatch.setattr("langchain_rain.llama_index.llm.completions_engine", connected)
+    llm = RainLlamaIndexLLM.from_server("http://there", model="big", api_key="key", rubric=RUBRIC, config=CONFIG)
+    assert llm.complete(QUESTION).text == DISH
+    assert told == [("http://there", "big", {"api_key": "key", "tokenizer": None})]
+
+
 def test_a_call_may_bring_arguments_of_its_own_and_a_copy_may_hold_them() -> None:
     strict = Rubric(name="no_dish", criteria=(PatternCriterion(name="no_dish", must_not_match="the", veto=True),))
     llm = kitchen_llm()

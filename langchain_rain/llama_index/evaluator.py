@@ -98,7 +98,7 @@ class RainEvaluator(BaseEvaluator):
     def _parameters(self, contexts: Sequence[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
         if contexts is None or "documents" not in self._judge.parameters:
             return dict(given)
-        return {"documents": list(contexts), **given}
+        return {"documents": [each for each in contexts if each.strip()], **given}
 
     def _failed(self, evaluated: "_Evaluated", error: EngineError) -> EvaluationResult:
         if self._on_error == "raise":

@@ -70,7 +70,7 @@ class GroundedSynthesizer(BaseSynthesizer):
 
     def _made_for(self, documents: Sequence[str]) -> BaseSynthesizer:
         """A synthesizer whose LLM is judged by these documents."""
-        rubric = as_rubric(self._rubric, **{DOCUMENTS: list(documents)})
+        rubric = as_rubric(self._rubric, **{DOCUMENTS: [each for each in documents if each.strip()]})
         if not self._replaces_rubric:
             rubric = self._answering.rubric & rubric
         made = get_response_synthesizer(llm=self._answering.bind(rubric=rubric), **self._arguments)
