@@ -333,14 +333,15 @@ class ChatRain(CallArguments, BaseChatModel):
             raise RainConfigError(
                 f"method: 'function_calling', 'json_schema' or 'json_mode' is allowed, given {method!r}."
             )
-        if method == "function_calling" or (method is None and self._has_tools):
+        if method == "function_calling" or (method is None and self.can_call_tools):
             name = convert_to_openai_tool(schema)["function"]["name"]
             copy = self.model_copy(update={"unjudged_tools": self.unjudged_tools | {name}})
             return super(ChatRain, copy).with_structured_output(schema, include_raw=include_raw, **kwargs)
         return structured(self, schema, method=method or "json_schema", include_raw=include_raw)
 
     @property
-    def _has_tools(self) -> bool:
+    def can_call_tools(self) -> bool:
+        """Whether the model can be offered tools."""
         try:
             self._check_tools()
         except RainConfigError:

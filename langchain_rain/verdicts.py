@@ -107,6 +107,11 @@ class TranscriptJudge:
         self.parameters = frozenset(parameters_of(rubric))
         self._given, self._rubric = judge, rubric
         self._budget = budget or Budget()
+        if self.parameters and judge is not None and isinstance(self.engine, CallableEngine):
+            raise RainConfigError(
+                f"judge: a function judges by its own and would not be told {', '.join(sorted(self.parameters))}, "
+                f"which the rubric leaves open, given {judge!r}."
+            )
         self._filled = None if self.parameters else self._checked(as_rubric(rubric))
         if self._filled is not None:
             warn_if_at_chance(self._filled, self.engine, self.config, self.loaded)
@@ -154,26 +159,27 @@ class TranscriptJudge:
         """Judges transcripts, merging what is asked about them; in their order, the error in place of one that failed.
 
         Raises:
-            RainConfigError, RubricError: as of `judge`.
+            RubricError: a parameter is missing, unknown or not allowed.
         """
         rubric, calls = self.rubric(**parameters), Calls(callbacks)
-        jobs: list[Job[Verdict]] = []
+        begun: list[Job[Verdict] | RainError] = []
         try:
             for transcript in transcripts:
-                jobs.append(self._job(transcript, rubric, calls))
+                begun.append(self._begun(transcript, rubric, calls))
         except BaseException:
-            for job in jobs:
-                drivers.close_contexts(job.contexts)
+            for job in begun:
+                if isinstance(job, Job):
+                    drivers.close_contexts(job.contexts)
             raise
-        return [self._judged(each) for each in drivers.run_batch(jobs, max_concurrent=MAX_CONCURRENT)]
+        jobs = [job for job in begun if isinstance(job, Job)]
+        outcomes = iter(drivers.run_batch(jobs, max_concurrent=MAX_CONCURRENT))
+        return [self._judged(next(outcomes) if isinstance(each, Job) else each) for each in begun]
 
     async def ajudge_all(
         self, transcripts: Sequence[Transcript], *, callbacks: BaseCallbackManager | None = None, **parameters: Any
     ) -> list[Judged | RainError]:
         """Like `judge_all`, without blocking the event loop."""
         rubric, places = self.rubric(**parameters), asyncio.Semaphore(MAX_CONCURRENT)
-        for transcript in transcripts:
-            _check(transcript)
 
         async def judged(transcript: Transcript) -> Judged | RainError:
             async with places:
@@ -191,6 +197,12 @@ class TranscriptJudge:
         judged = self._judged(await drivers.arun(self._job(transcript, rubric, calls)))
         assert isinstance(judged, Judged)
         return judged
+
+    def _begun(self, transcript: Transcript, rubric: Rubric, calls: Calls) -> Job[Verdict] | RainError:
+        try:
+            return self._job(transcript, rubric, calls)
+        except RainError as error:
+            return error
 
     def _job(self, transcript: Transcript, rubric: Rubric, calls: Calls) -> Job[Verdict]:
         _check(transcript)

@@ -33,6 +33,8 @@ EXAMPLES = {
     "agent_files.py": ["ai: [{'path': 'scratch/draft.txt'}]", "left: ['report.txt']"],
     "agent_mail.py": ["tool: Lunch at noon? Ada", "The output of read_mail was withheld", "I have read: ['Lunch"],
     "telemetry.py": ["rain.search {", "1) ", "rain.judge.duration 0.", "rain.searches 1"],
+    "llama_index_chat.py": ["> How do I wash", "1) Lift", "I cannot do that", "great care. {'value': 1.0"],
+    "llama_index_rag.py": ["opens at ten.", "passing True", "at nine. passing False"],
     "inner_chat_model.py": ["I keep numbers to myself", "2 drafts", "I cannot help with that."],
 }
 
