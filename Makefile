@@ -67,8 +67,8 @@ rubric-eval: venv  ## how well the demo model judges its three rubrics, and what
 rubric-schema: venv  ## the JSON Schema of rubrics, after a change of theirs
 	$(BIN)/python scripts/rubric_schema.py
 
-bench: venv  ## cost and speed against plain sampling, how they grow, memory, repairs (40 minutes, on an idle machine)
-	for name in against_vanilla against_naive scaling memory repairs; do \
+bench: venv  ## cost and speed against plain sampling, how they grow, memory, repairs, telemetry, event loops (50 minutes, idle)
+	for name in against_vanilla against_naive scaling memory repairs telemetry llama_index_loop; do \
 	  $(BIN)/python -m benchmarks.$$name --threads $(THREADS) --out benchmarks/results/$$name.json || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.tables

@@ -13,8 +13,9 @@ from langchain_rain.files import write_whole
 
 FOLDER = Path(__file__).resolve().parent
 NAMES = (
-    *("against_vanilla", "against_naive", "scaling", "memory", "repairs"),
+    *("against_vanilla", "against_naive", "scaling", "memory", "repairs", "telemetry"),
     *("servers", "client_overhead", "data_parallel"),
+    "llama_index_loop",
 )
 MARK = "<!-- What follows is written by `python -m benchmarks.tables`. -->\n"
 

@@ -1,17 +1,16 @@
 """Prompts answered by settings that are plain values, so that another process can be told them too."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import SecretStr
 
 from langchain_rain.chat_models import ChatRain
-from langchain_rain.config import RainConfig
+from langchain_rain.config import PRESETS, RainConfig
 from langchain_rain.engines.base import Engine
 from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
-from langchain_rain.errors import EngineError, UnsatisfiedError
+from langchain_rain.errors import EngineError, RainConfigError, UnsatisfiedError
 from langchain_rain.ledger import fingerprint
 from langchain_rain.llms import RainLLM
 from langchain_rain.prompts import Prompt
@@ -20,7 +19,7 @@ from langchain_rain.rubrics import Rubric
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """By what prompts are answered. The values are checked when something is made by them.
+    """By what prompts are answered. Most values are checked when something is made by them.
 
     Attributes:
         rubric: what answers are judged by.
@@ -31,9 +30,12 @@ class Settings:
         server_model: what they call it; "" for the one they have.
         tokenizer: of that model, an id or folder; None for whatever the engine can do without.
         judge: the model that judges, a name or folder; None for the one that writes.
-        judge_servers: addresses of servers that judge instead.
+        judge_servers, judge_server_model, judge_tokenizer: the same of servers that judge instead.
         api_key: for servers.
         max_tokens, stop, on_unsatisfied, max_seconds, max_forward_tokens: as of `RainLLM`.
+
+    Raises:
+        RainConfigError: there is no such preset, or servers cannot search by it.
     """
 
     rubric: Rubric
@@ -45,12 +47,32 @@ class Settings:
     tokenizer: str | None = None
     judge: str | None = None
     judge_servers: tuple[str, ...] = ()
+    judge_server_model: str = ""
+    judge_tokenizer: str | None = None
     api_key: SecretStr | None = None
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     on_unsatisfied: str = "refuse"
     max_seconds: float | None = None
     max_forward_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks here what would fail every prompt alike, and where it is known before anything is loaded."""
+        if self.servers and _needs_embeddings(self.config):
+            allowed = ", ".join(name for name in PRESETS if not _needs_embeddings(RainConfig.preset(name)))
+            raise RainConfigError(
+                f"preset: {self.preset!r} compares token sets by hidden states, which no server gives; with servers "
+                f"one of these is allowed: {allowed}."
+            )
+
+    @property
+    def config(self) -> RainConfig:
+        """How to search."""
+        return RainConfig() if self.preset is None else RainConfig.preset(self.preset)
+
+
+def _needs_embeddings(config: RainConfig) -> bool:
+    return config.to_search_config().needs_embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +102,10 @@ class Answerer:
 
     def __init__(self, settings: Settings) -> None:
         arguments: dict[str, Any] = {
-            "model": _server_engine(settings, settings.servers) if settings.servers else settings.model,
-            "judge": _server_engine(settings, settings.judge_servers) if settings.judge_servers else settings.judge,
+            "model": _writer(settings),
+            "judge": _judge(settings),
             "rubric": settings.rubric,
-            "config": RainConfig() if settings.preset is None else RainConfig.preset(settings.preset),
+            "config": settings.config,
             "seed": settings.seed,
             "max_tokens": settings.max_tokens,
             "stop": list(settings.stop) or None,
@@ -132,13 +154,26 @@ class Answerer:
         return {"answer": message.text, **told}
 
 
-def _server_engine(settings: Settings, addresses: Sequence[str]) -> Engine:
-    is_writer = addresses == settings.servers
+def _writer(settings: Settings) -> Engine | str:
+    if not settings.servers:
+        return settings.model
     return completions_engine(
-        addresses,
-        settings.server_model if is_writer else "",
+        settings.servers,
+        settings.server_model,
+        tokenizer=settings.tokenizer,
         api_key=settings.api_key,
-        tokenizer=settings.tokenizer if is_writer else None,
         # Not the address, which it is by default: a server that moves is still the one that answered.
-        name=(settings.server_model or "server") if is_writer else "judge",
+        name=settings.server_model or "server",
+    )
+
+
+def _judge(settings: Settings) -> Engine | str | None:
+    if not settings.judge_servers:
+        return settings.judge
+    return completions_engine(
+        settings.judge_servers,
+        settings.judge_server_model,
+        tokenizer=settings.judge_tokenizer,
+        api_key=settings.api_key,
+        name=settings.judge_server_model or "judge",
     )

@@ -137,8 +137,11 @@ def _with_what_failed(event: Happening, failed: EngineError | None) -> Happening
     return event
 
 
-Begin: TypeAlias = Callable[[EngineError | None], Answering]
-"""Begins an answer, anew after an attempt that failed: what that has used of the budget is gone."""
+Begin: TypeAlias = Callable[[EngineError | None, bool], Answering]
+"""Begins an answer, anew after an attempt that failed: what that has used of the budget is gone.
+
+It is told whether another attempt may follow.
+"""
 
 Step: TypeAlias = tuple[Answering, Happening]
 """What happened, and the answer that it happened to."""
@@ -152,7 +155,7 @@ def answered(begin: Begin, run: Run | None, *, max_retries: int) -> Generator[St
     """
     failed: EngineError | None = None
     for attempt in range(max_retries + 1):
-        answering = begin(failed)
+        answering = begin(failed, attempt < max_retries)
         with closing(happenings(answering.answer.job)) as events:
             for happened in events:
                 event = _with_what_failed(happened, failed)
@@ -170,7 +173,7 @@ async def aanswered(begin: Begin, run: Run | None, *, max_retries: int) -> Async
     """The same without blocking the event loop."""
     failed: EngineError | None = None
     for attempt in range(max_retries + 1):
-        answering = begin(failed)
+        answering = begin(failed, attempt < max_retries)
         async with aclosing(ahappenings(answering.answer.job)) as events:
             async for happened in events:
                 event = _with_what_failed(happened, failed)

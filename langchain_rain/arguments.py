@@ -2,9 +2,10 @@
 
 import inspect
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import (
@@ -29,8 +30,8 @@ from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
 from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.functions import name_of_function
-from langchain_rain.judging import Loaded, check_all_is_judged, open_judge, warn_if_at_chance
-from langchain_rain.policy import Policy, Release, ReleasePolicy, describe
+from langchain_rain.judging import Judging, Loaded, check_all_is_judged, open_judge, warn_if_at_chance
+from langchain_rain.policy import Policy, Release, ReleasePolicy, describe, finish_reason
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rubric import as_rubric
 from langchain_rain.search import adaptive, paper
@@ -38,6 +39,11 @@ from langchain_rain.search.drafts import draft
 from langchain_rain.search.paper import SearchResult
 from langchain_rain.search.protocol import Context, derive_search_seed
 from langchain_rain.search.state import Search
+from langchain_rain.telemetry import Telemetry
+from langchain_rain.telemetry.answers import Beginning
+
+MAX_SECONDS = threading.TIMEOUT_MAX
+"""The longest time that can be waited for."""
 
 DEFAULT_MAX_TOKENS = 256
 """The longest answer where nothing is said of it."""
@@ -82,11 +88,8 @@ class Answer:
             "rubric": self.arguments.rubric_description,
             "seed": self.seed,
         }
-        finish: Literal["stop", "length", "unsatisfied"] = "unsatisfied"
-        if release.bypass is not None or (result is not None and result.is_satisfied):
-            ended_by_itself = result is not None and result.stop_reason in ("eos", "stop")
-            finish = "stop" if ended_by_itself else "length"
-        return {"finish_reason": finish, "rain": describe(result, release, cost=cost_of(outcome), settings=settings)}
+        rain = describe(result, release, cost=cost_of(outcome), settings=settings)
+        return {"finish_reason": finish_reason(result, release.bypass), "rain": rain}
 
 
 def cost_of(outcome: Outcome[SearchResult] | Exception) -> Cost | None:
@@ -136,13 +139,25 @@ class RainArguments(BaseModel):
     )
     refusal_message: str = Field(default="I cannot help with that.", min_length=1, description="What a refusal says.")
     max_seconds: float | None = Field(
-        default=None, gt=0, description="Budget: wall-clock time per answer; the best so far goes by `on_unsatisfied`."
+        default=None,
+        gt=0,
+        le=MAX_SECONDS,
+        allow_inf_nan=False,
+        description="Budget: wall-clock time per answer; the best so far goes by `on_unsatisfied`.",
     )
     max_forward_tokens: int | None = Field(
         default=None, ge=1, description="Budget: token positions through the model per answer."
     )
     timeout: float | None = Field(
-        default=None, gt=0, description="Seconds per answer after which the model counts as failed: see `on_error`."
+        default=None,
+        gt=0,
+        le=MAX_SECONDS,
+        allow_inf_nan=False,
+        description="Seconds per answer after which the model counts as failed: see `on_error`.",
+    )
+
+    telemetry: Telemetry | None = Field(
+        default=None, exclude=True, repr=False, description="Reports what happens to OpenTelemetry."
     )
 
     # By name or object, so that a copy with other arguments never works with old engines; a field and not private, as
@@ -228,11 +243,15 @@ class RainArguments(BaseModel):
     @property
     def used_rubric(self) -> Rubric:
         """The rubric as such."""
-        if not isinstance(self.rubric, str):
-            return _as_rubric(self.rubric)
-        if self.rubric not in self._rubrics:
-            self._rubrics[self.rubric] = _as_rubric(self.rubric)
-        return self._rubrics[self.rubric]
+        return self.rubric_of(self.rubric)
+
+    def rubric_of(self, given: Any) -> Rubric:
+        """The rubric that was given, read once if it was by name."""
+        if not isinstance(given, str):
+            return _as_rubric(given)
+        if given not in self._rubrics:
+            self._rubrics[given] = _as_rubric(given)
+        return self._rubrics[given]
 
     @property
     def rubric_description(self) -> dict[str, Any]:
@@ -306,6 +325,8 @@ class RainArguments(BaseModel):
         *,
         calls: Calls,
         budget: Budget | None = None,
+        with_more: Callable[[Judging, Context], Judging] | None = None,
+        may_begin_anew: bool = False,
     ) -> Answer:
         """Opens the contexts and makes the search for one prompt.
 
@@ -315,6 +336,9 @@ class RainArguments(BaseModel):
             stop: of this call; None for the own.
             calls: on whose behalf it is.
             budget: what is left of the own; None for all of it.
+            with_more: makes of the judge, and of the conversation it judges in, one that judges more; it closes what
+                was opened if it fails.
+            may_begin_anew: whether another attempt follows if an engine fails in a way that may pass.
         """
         stop = stop if stop is not None else self.stop or []
         check_stop(stop)
@@ -331,6 +355,7 @@ class RainArguments(BaseModel):
                 calls=calls,
                 max_tokens=self.answer_limit,
             )
+            judging = with_more(judging, writing) if with_more is not None else judging
         except BaseException:
             writer.channel.close(writing)
             raise
@@ -342,11 +367,38 @@ class RainArguments(BaseModel):
             derive_search_seed(seed, transcript),
             transcript=transcript,
         )
-        writes_whole = isinstance(writer, ChatEngine) and writer.writes_whole_messages
-        play = draft if writes_whole else adaptive.generate if config.adaptive else paper.generate
-        steps = play(search)
+        play = draft if self._writes_whole else adaptive.generate if config.adaptive else paper.generate
+        observer = None
+        if self.telemetry is not None:
+            observer = self.telemetry.watch(
+                search, self._beginning(prompt, seed, calls=calls, may_begin_anew=may_begin_anew)
+            )
         contexts = {writing: writer, **judging.contexts}
-        return Answer(search, Job(steps, contexts, budget or self.budget), seed, self)
+        job = Job(play(search), contexts, budget or self.budget, observer)
+        return Answer(search, job, seed, self)
+
+    @property
+    def _writes_whole(self) -> bool:
+        """Whether the engine that writes shows no tokens."""
+        return isinstance(self.writer, ChatEngine) and self.writer.writes_whole_messages
+
+    def _beginning(self, prompt: str | Dialogue, seed: int, *, calls: Calls, may_begin_anew: bool) -> Beginning:
+        """What whoever looks on is told of an answer when it begins."""
+        config = self.searching_config
+        return Beginning(
+            operation="text_completion" if isinstance(prompt, str) else "chat",
+            prompt=prompt,
+            model=self.writer.name,
+            judge_model=self.judging_engine.name,
+            rubric=self.rubric_description,
+            preset=config.preset_name,
+            seed=seed,
+            temperature=config.temperature,
+            max_tokens=self.max_tokens if self._writes_whole else self.answer_limit,
+            policy=self.policy,
+            may_begin_anew=may_begin_anew,
+            calls=calls.context,
+        )
 
 
 def _open(engine: Engine, prompt: str | Dialogue, *, max_tokens: int, stop: list[str]) -> Context:

@@ -3,22 +3,27 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import FileIO
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from langchain_rain.answerer import Tried
 from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.json_lines import write_line
 from langchain_rain.ledger import Ledger
 from langchain_rain.prompts import Prompt
 
 MAX_FAILURES_ON_END = 20
-"""After so many failures that may pass, without anything else between them, nobody is there who could answer."""
+"""After so many failures alike, without anything else between them, the next row would fail too: nobody is there who
+could answer, or nothing can be answered by these settings."""
+
+MAY_PASS = "may pass"
+"""The cause of all failures that may pass, whatever they say."""
 
 
 async def as_they_come(
@@ -94,6 +99,8 @@ class Tally:
 class Failures:
     """The file that names what failed in this run, and why; it is there only if something did.
 
+    What stands there of the run before stays until this one has tried a row, which it may never come to.
+
     Raises:
         RainConfigError: it cannot be written.
     """
@@ -101,8 +108,9 @@ class Failures:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._num_rows = 0
+        self._is_of_this_run = not path.exists()
         try:
-            self._file = FileIO(path, "w")
+            self._file = FileIO(path, "a")
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
@@ -112,14 +120,23 @@ class Failures:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None:
+            self.begin()
         self._file.close()
-        if not self._num_rows:
-            self.path.unlink()
+        if self._is_of_this_run and not self._num_rows:
+            self.path.unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Forgets the run before; called once a row was tried."""
+        if not self._is_of_this_run:
+            self._file.truncate(0)
+            self._is_of_this_run = True
 
     def add(self, tried: Tried) -> None:
         """Adds a row."""
+        self.begin()
         try:
-            self._file.write(json.dumps(tried.row).encode() + b"\n")
+            write_line(self._file, json.dumps(tried.row).encode() + b"\n")
         except OSError as error:
             raise self._cannot_be_written(error) from error
         self._num_rows += 1
@@ -136,13 +153,15 @@ class Recorder:
         ledger: takes the answers.
         failures: takes the rest.
         tally: counts them.
-        num_failures_on_end: that may pass, since anything else came.
+        num_failures_on_end: of one cause, since anything else came.
+        last_cause: theirs.
     """
 
     ledger: Ledger
     failures: Failures
     tally: Tally
     num_failures_on_end: int = 0
+    last_cause: str | None = None
 
     def take(self, tried: Tried) -> None:
         """Takes one; when it returns, an answer is on the disk.
@@ -156,19 +175,38 @@ class Recorder:
             return
         self.failures.add(tried)
         self.tally.num_failed += 1
-        self.num_failures_on_end = self.num_failures_on_end + 1 if tried.row["is_retryable"] else 0
-        if self.num_failures_on_end >= MAX_FAILURES_ON_END:
-            raise EngineError(
-                f"{MAX_FAILURES_ON_END} rows on end failed in a way that may pass, so the others were not tried; run "
-                f"the same command again when it has passed. The last one: {tried.row['error']}",
-                is_retryable=True,
-            )
+        cause = _cause_of(tried.row)
+        self.num_failures_on_end = self.num_failures_on_end + 1 if cause == self.last_cause else 1
+        self.last_cause = cause
+        if cause is not None and self.num_failures_on_end >= MAX_FAILURES_ON_END:
+            raise _end_after(tried.row)
 
     def _take_answer(self, tried: Tried) -> None:
         self.ledger.append(tried.row)
+        self.failures.begin()
         rain = tried.row["rain"]
         self.tally.num_answered += 1
         self.tally.num_unsatisfied += not rain["is_satisfied"]
         self.tally.num_positions += rain["token_positions"] or 0  # a server may not tell
         self.tally.num_tokens += rain["num_tokens"]
-        self.num_failures_on_end = 0
+        self.last_cause = None
+
+
+def _cause_of(failure: Mapping[str, Any]) -> str | None:
+    """What would fail the next row too; None where the model did answer, though not as the rubric wants."""
+    if failure["kind"] != EngineError.__name__:
+        return None
+    return MAY_PASS if failure["is_retryable"] else str(failure["error"])
+
+
+def _end_after(last: Mapping[str, Any]) -> EngineError:
+    """Why the run ends with this failure."""
+    if last["is_retryable"]:
+        return EngineError(
+            f"{MAX_FAILURES_ON_END} rows on end failed in a way that may pass, so the others were not tried; run the "
+            f"same command again when it has passed. The last one: {last['error']}",
+            is_retryable=True,
+        )
+    return EngineError(
+        f"{MAX_FAILURES_ON_END} rows on end failed for one reason, so the others were not tried: {last['error']}"
+    )

@@ -4,10 +4,11 @@ Answers go to a file, each flushed as it comes; how far it is goes to standard e
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -20,6 +21,8 @@ from langchain_rain.ledger import Ledger
 from langchain_rain.options import (
     DEFAULT_KEY,
     ApiKeyOption,
+    JudgeServerModelOption,
+    JudgeTokenizerOption,
     MaxTokensOption,
     OnUnsatisfiedOption,
     PresetOption,
@@ -32,13 +35,17 @@ from langchain_rain.options import (
 from langchain_rain.prompts import Prompt, read_prompts
 from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
 
+MAX_CONCURRENCY = 10_000
+"""Ours: more conversations than any machine that answers them holds at once."""
+
 ALL_ANSWERED, SOME_FAILED = 0, 1
 """Exit codes; those of failures are the same as of every command."""
 
 EXIT_CODES = (
     "Exit codes: 0 every row is answered (by an answer or by a refusal); 1 some rows failed; 2 a mistake in what was "
-    "given (option, setting, rubric, file); 3 the model could not be loaded, or was gone for 20 rows on end; 130 "
-    "stopped by Ctrl-C. Whatever the end, what is answered is kept, and the same command goes on from there."
+    "given (option, setting, rubric, file); 3 the model could not be loaded, or 20 rows on end failed in a way "
+    "that may pass or for one reason; 130 stopped by Ctrl-C. Whatever the end, what is answered is kept, and the same "
+    "command goes on from there."
 )
 
 
@@ -76,6 +83,8 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
         list[str] | None,
         typer.Option(metavar="URL", help="An inference server that judges; may be repeated for replicas."),
     ] = None,
+    judge_server_model: JudgeServerModelOption = "",
+    judge_tokenizer: JudgeTokenizerOption = None,
     api_key_env: ApiKeyOption = DEFAULT_KEY,
     rubric: RubricOption = "harmlessness",
     parameter: ParameterOption = None,
@@ -85,11 +94,15 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     max_tokens: MaxTokensOption = 256,
     stop: StopOption = None,
     on_unsatisfied: OnUnsatisfiedOption = "refuse",
-    max_seconds: Annotated[float | None, typer.Option(help="Budget of one answer: time.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(max=threading.TIMEOUT_MAX, help="Budget of one answer: time.")
+    ] = None,
     max_forward_tokens: Annotated[
         int | None, typer.Option(help="Budget of one answer: token positions through the model.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="How many prompts are under way at once.")] = 16,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=MAX_CONCURRENCY, help="How many prompts are under way at once.")
+    ] = 16,
     on_ray: Annotated[
         bool,
         typer.Option(
@@ -98,21 +111,21 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     ] = False,
 ) -> None:
     """Answer many prompts with RAIN; stopped in whatever way, the same command goes on where it was."""
-    if not out.name:
-        raise RainConfigError(f"--out: a file is wanted, given {str(out)!r}.")
-    failed = out.with_suffix(".failed.jsonl")
-    _check_files(prompts, out, failed)
-    _check_models(model, server, server_model, tokenizer, judge, judge_server)
+    failed = _checked_failed(prompts, out)
+    _check_models("", model, server, server_model, tokenizer)
+    _check_models("judge", judge, judge_server, judge_server_model, judge_tokenizer)
     settings = Settings(
         rubric=load_rubric(rubric, parameter or (), functions),
         preset=preset,
         seed=seed,
-        model=model or DEMO_MODEL,
+        model=DEMO_MODEL if model is None else model,
         servers=tuple(server or ()),
         server_model=server_model,
         tokenizer=tokenizer,
         judge=judge,
         judge_servers=tuple(judge_server or ()),
+        judge_server_model=judge_server_model,
+        judge_tokenizer=judge_tokenizer,
         api_key=api_key_in(api_key_env),
         max_tokens=max_tokens,
         stop=tuple(stop or ()),
@@ -177,28 +190,35 @@ def _on_ray(settings: Settings, concurrency: int) -> Way:
 # --- What was given ------------------------------------------------------------------------------------------------
 
 
-def _check_files(prompts: Path, out: Path, failed: Path) -> None:
+def _checked_failed(prompts: Path, out: Path) -> Path:
+    """The file beside `out` that names what failed; none of the two is that of the prompts."""
     if str(prompts) == "-":
         raise RainConfigError("PROMPTS: a file is wanted, as a run that goes on reads it again; given '-'.")
-    if not out.parent.is_dir():
-        raise RainConfigError(f"--out: a file in a folder that is there is wanted, given {str(out)!r}.")
-    for written in (out, failed):
-        if prompts.exists() and written.exists() and written.samefile(prompts):
+    if not out.name:
+        raise RainConfigError(f"--out: a file is wanted, given {str(out)!r}.")
+    failed = out.with_name(out.name.removesuffix(".jsonl") + ".failed.jsonl")
+    try:
+        if not out.parent.is_dir():
+            raise RainConfigError(f"--out: a file in a folder that is there is wanted, given {str(out)!r}.")
+        if any(prompts.exists() and each.exists() and each.samefile(prompts) for each in (out, failed)):
             raise RainConfigError(f"--out: {str(out)!r} would write over the prompts in {str(prompts)!r}.")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise RainConfigError(f"{error.filename!r} is no file to read or write: {error.strerror}.") from error
+    return failed
 
 
 def _check_models(
+    who: Literal["", "judge"],
     model: str | None,
-    server: list[str] | None,
+    servers: list[str] | None,
     server_model: str,
     tokenizer: str | None,
-    judge: str | None,
-    judge_server: list[str] | None,
 ) -> None:
-    if server and model is not None:
-        raise RainConfigError(f"--model or --server is allowed, given both, {model!r} and {server[0]!r}.")
-    if judge_server and judge is not None:
-        raise RainConfigError(f"--judge or --judge-server is allowed, given both, {judge!r} and {judge_server[0]!r}.")
-    if not server and (server_model or tokenizer is not None):
-        given = f"--server-model {server_model!r}" if server_model else f"--tokenizer {tokenizer!r}"
-        raise RainConfigError(f"{given} belongs to a --server, and none is given.")
+    """Checks the options for the writer, or for the judge, whose names begin with who it is."""
+    begin = f"--{who}-" if who else "--"
+    in_process = f"--{who or 'model'}"
+    if servers and model is not None:
+        raise RainConfigError(f"{in_process} or {begin}server is allowed, given both, {model!r} and {servers[0]!r}.")
+    for option, given in (("server-model", server_model or None), ("tokenizer", tokenizer)):
+        if given is not None and not servers:
+            raise RainConfigError(f"{begin}{option} {given!r} belongs to a {begin}server, and none is given.")

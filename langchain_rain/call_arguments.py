@@ -1,21 +1,30 @@
 """The arguments that one call of a chat model may bring of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
-from pydantic import Field
+from pydantic import Field, PrivateAttr, SkipValidation
 
 from langchain_rain.arguments import RainArguments
 from langchain_rain.config import RainConfig
+from langchain_rain.drivers import close_contexts
+from langchain_rain.engines.calling import Calls
 from langchain_rain.engines.chat_model import ChatModelEngine
+from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import RainConfigError
+from langchain_rain.judging import Judging, open_rubric_judge
+from langchain_rain.rubrics import Rubric
+from langchain_rain.tool_calls import CallsJudge, RejectedCall, before_call, check_calls_are_judged
 
-CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config", "loaded"} | {
+CALL_ARGUMENTS = frozenset(RainArguments.model_fields) - {"model", "judge", "stop", "config", "loaded", "telemetry"} | {
     "rain_config",
     "max_judged_turns",
+    "tool_rubric",
+    "unjudged_tools",
 }
 """Arguments that a call may bring of its own. `config` is LangChain's there, so beside it RAIN's is `rain_config`."""
 
@@ -39,6 +48,63 @@ class CallArguments(RainArguments):
         ge=1,
         description="How many of the last turns of the conversation the judge sees; None: all.",
     )
+    tool_rubric: SkipValidation[str | Rubric | None] = Field(
+        default=None,
+        description="What tool calls are judged by, given like `rubric`; one that fails rules its message out.",
+    )
+    unjudged_tools: frozenset[str] = Field(
+        default=frozenset(), description="Names of tools that stand for structured output: nothing runs when called."
+    )
+
+    _rejected: list[RejectedCall] | None = PrivateAttr(default=None)  # where an agent wants to know of them
+
+    @property
+    def used_tool_rubric(self) -> Rubric | None:
+        """What tool calls are judged by; None for nothing."""
+        return self.rubric_of(self.tool_rubric) if self.tool_rubric is not None else None
+
+    def load(self) -> None:
+        """Loads what is given by name, and checks that all of it can be judged."""
+        super().load()
+        self._check_calls_are_judged()
+
+    def _check_calls_are_judged(self) -> None:
+        rubric = self.used_tool_rubric
+        if rubric is not None:
+            check_calls_are_judged(rubric, self.judging_engine, self.judge)
+            self.loaded.guards(rubric)
+
+    def judging_calls(
+        self, judging: Judging, reader_of: Callable[[], AnswerReader], messages: Sequence[BaseMessage], calls: Calls
+    ) -> Judging:
+        """The judge of an answer that judges the tool calls in it too, if there is a rubric for them.
+
+        Args:
+            judging: the judge of the answer, and what was opened for it.
+            reader_of: makes a reader of the answer.
+            messages: the conversation before it.
+            calls: on whose behalf it is.
+        """
+        rubric = self.used_tool_rubric
+        if rubric is None:
+            return judging
+        config = self.searching_config
+        try:
+            of_calls = open_rubric_judge(rubric, self.judging_engine, config, loaded=self.loaded, calls=calls)
+        except BaseException:
+            close_contexts(judging.contexts)
+            raise
+        judge = CallsJudge(
+            judging.judge,
+            of_calls.judge,
+            rubric,
+            lambda text: reader_of().calls(text),
+            before_call(messages),
+            config.accept_value,
+            self.unjudged_tools,
+            self._rejected if self._rejected is not None else [],
+        )
+        return Judging(judge, {**judging.contexts, **of_calls.contexts})
 
     def for_call(self, given: Mapping[str, Any]) -> "CallArguments":
         """The arguments that hold for a call that brings `given` of its own.
@@ -58,6 +124,8 @@ class CallArguments(RainArguments):
         kept = {name: getattr(self, name) for name in CallArguments.model_fields if name in self.model_fields_set}
         arguments = CallArguments(**{**kept, **own, "loaded": self.loaded})
         arguments._rubrics, arguments._nonce = self._rubrics, self._nonce
+        arguments._rejected = self._rejected
+        arguments._check_calls_are_judged()
         return arguments
 
     def _check_is_for_the_model(self, name: str) -> None:

@@ -39,6 +39,8 @@ from langchain_rain.engines.chat_model import ChatModelEngine
 from langchain_rain.engines.dialogue import Dialogue, as_lines
 from langchain_rain.engines.reading import AnswerReader, PlainReader
 from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.judging import Judging
+from langchain_rain.search.protocol import Context
 from langchain_rain.streaming import Releasing
 from langchain_rain.structured import structured
 
@@ -101,7 +103,13 @@ class ChatRain(CallArguments, BaseChatModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        return {**self.identity, "max_judged_turns": self.max_judged_turns}
+        rubric = self.used_tool_rubric
+        return {
+            **self.identity,
+            "max_judged_turns": self.max_judged_turns,
+            "tool_rubric": {"name": rubric.name, "hash": rubric.content_hash} if rubric is not None else None,
+            "unjudged_tools": sorted(self.unjudged_tools),
+        }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop if stop is not None else self.stop, **kwargs)
@@ -206,6 +214,7 @@ class ChatRain(CallArguments, BaseChatModel):
         given: Mapping[str, Any],
         run: Run | None,
         failed: EngineError | None,
+        may_begin_anew: bool,
         *,
         loop: asyncio.AbstractEventLoop | None,
     ) -> Answering:
@@ -221,7 +230,20 @@ class ChatRain(CallArguments, BaseChatModel):
         has_template = isinstance(writer, ChatEngine) and writer.has_chat_template
         transcript = as_lines(messages, max_turns=arguments.max_judged_turns) + (" " if has_template else "")
         check_text("conversation", transcript)
-        answer = arguments.begin(dialogue, transcript, stop, calls=calls, budget=budget)
+
+        def with_calls(judging: Judging, context: Context) -> Judging:
+            reader_of = partial(writer.reader, context) if isinstance(writer, ChatEngine) else PlainReader
+            return arguments.judging_calls(judging, reader_of, messages, calls)
+
+        answer = arguments.begin(
+            dialogue,
+            transcript,
+            stop,
+            calls=calls,
+            budget=budget,
+            with_more=with_calls,
+            may_begin_anew=may_begin_anew,
+        )
         try:
             reader: AnswerReader = PlainReader(skips_space=True)
             if isinstance(writer, ChatEngine):
@@ -311,12 +333,15 @@ class ChatRain(CallArguments, BaseChatModel):
             raise RainConfigError(
                 f"method: 'function_calling', 'json_schema' or 'json_mode' is allowed, given {method!r}."
             )
-        if method == "function_calling" or (method is None and self._has_tools):
-            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        if method == "function_calling" or (method is None and self.can_call_tools):
+            name = convert_to_openai_tool(schema)["function"]["name"]
+            copy = self.model_copy(update={"unjudged_tools": self.unjudged_tools | {name}})
+            return super(ChatRain, copy).with_structured_output(schema, include_raw=include_raw, **kwargs)
         return structured(self, schema, method=method or "json_schema", include_raw=include_raw)
 
     @property
-    def _has_tools(self) -> bool:
+    def can_call_tools(self) -> bool:
+        """Whether the model can be offered tools."""
         try:
             self._check_tools()
         except RainConfigError:

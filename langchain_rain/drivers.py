@@ -29,6 +29,7 @@ from typing import Any, Generic, TypeVar
 from langchain_rain.budget import Budget
 from langchain_rain.engines.base import Channel, Cost, Engine
 from langchain_rain.errors import BudgetExceededError, EngineError
+from langchain_rain.observing import Observer
 from langchain_rain.search.protocol import Context, Event, Request, Round, Steps
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):
-    """A search, the contexts it asks about with the engines that opened them, and its budget.
+    """A search, the contexts it asks about with the engines that opened them, its budget, and who hears of it.
 
     The driver that takes the job closes the contexts.
     """
@@ -46,6 +47,7 @@ class Job(Generic[T]):
     steps: Steps[T]
     contexts: Mapping[Context, Engine]
     budget: Budget = field(default_factory=Budget)
+    observer: Observer | None = None
 
     def __post_init__(self) -> None:
         assert self.contexts, "a search asks about at least one context"
@@ -187,6 +189,7 @@ class _InFlight(Generic[T]):
         self._engines = job.contexts
         self._clock = clock
         self._on_event = on_event
+        self._observer = job.observer
         self._lock = threading.RLock()
         self._started_at: float | None = None
         self._cost = Cost()
@@ -254,6 +257,8 @@ class _InFlight(Generic[T]):
 
     def _take(self, cost: Cost, replies: Mapping[int, Any]) -> None:
         self._cost += cost
+        if self._observer is not None:
+            self._tell(self._observer.on_replies, replies)
         # The owner of another engine may bring a reply that was given up meanwhile.
         self._replies.update({number: replies[number] for number in self._numbers.values() if number in replies})
         self._missing.difference_update(replies)
@@ -320,6 +325,8 @@ class _InFlight(Generic[T]):
         new = {next(self._next_number): request for request in wanted if request not in self._numbers}
         self._numbers.update({request: number for number, request in new.items()})
         self._missing = {self._numbers[request] for request in asked.requests} - self._replies.keys()
+        if self._observer is not None:
+            self._tell(self._observer.on_round, asked, new)
         for engine, of_engine in self._by_engine(new):
             engine.channel.submit(of_engine, self)
 
@@ -343,16 +350,16 @@ class _InFlight(Generic[T]):
     def _succeed(self, result: T) -> None:
         self._emit(getattr(result, "events", ()))
         outcome = Outcome(result, self._cost, self._seconds())
-        self._end()
+        self._end(outcome)
         self.future.set_result(outcome)
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, EngineError):
             error.cost, error.seconds = self._cost, self._seconds()
-        self._end()
+        self._end(error)
         self.future.set_exception(error)
 
-    def _end(self) -> None:
+    def _end(self, end: Outcome[T] | BaseException) -> None:
         """Rule 5: closes the search, cancels what it waits for, frees its contexts."""
         self._has_ended = True
         if self._timer is not None:
@@ -362,6 +369,8 @@ class _InFlight(Generic[T]):
                 let_go()
             except Exception:  # whoever waits for the search is told how it ended all the same
                 logger.exception("A search could not let go of what it held.")
+        if self._observer is not None:
+            self._tell(self._observer.on_end, end, self._cost)
 
     def _cancel_all(self) -> None:
         for engine in self._engines.values():
@@ -371,6 +380,13 @@ class _InFlight(Generic[T]):
         if self._on_event is not None:
             for event in events:
                 self._on_event(event)
+
+    def _tell(self, hear: Callable[..., None], *what: Any) -> None:
+        """Tells the observer."""
+        try:
+            hear(*what, self._clock())
+        except Exception:  # it looks on; the search is none of its business
+            logger.exception("An observer of a search failed.")
 
     def _seconds(self) -> float:
         return self._clock() - self._started_at if self._started_at is not None else 0.0

@@ -50,9 +50,10 @@ class RainGate(RunnableSerializable[Any, Any]):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    judge: SkipValidation[str | Engine | BaseChatModel | Callable[[str], Any]] = Field(
+    judge: SkipValidation[str | Engine | BaseChatModel | Callable[[str], Any] | None] = Field(
+        default=None,
         description='Who judges: Hugging Face id or folder, "demo" for the bundled model, any LangChain chat model, an '
-        "engine, or a function from the text to a value in [-1, 1].",
+        "engine, or a function from the text to a value in [-1, 1]; None if the rubric asks no model.",
     )
     rubric: SkipValidation[str | Rubric] = Field(
         default="harmlessness",
@@ -196,7 +197,7 @@ class RainGate(RunnableSerializable[Any, Any]):
 
     @property
     def _is_function(self) -> bool:
-        return isinstance(self._judge.engine, CallableEngine)
+        return self.judge is not None and isinstance(self._judge.engine, CallableEngine)
 
     # --- Calls -------------------------------------------------------------------------------------------------------
 
@@ -264,7 +265,7 @@ class RainGate(RunnableSerializable[Any, Any]):
     def _terms(self, judge: TranscriptJudge) -> Terms:
         """By what an input is gated, with a judge whose rubric leaves nothing open."""
         rubric = judge.rubric()
-        is_function = isinstance(judge.engine, CallableEngine)
+        is_function = self._is_function
         final = [each for each in rubric.criteria if each.applies_to == "final" and not is_function]
         may_veto_at_end = any(each.veto for each in final)
         return Terms(

@@ -1,8 +1,10 @@
 """Files of one JSON object a line, as others wrote them: every mistake names its place."""
 
 import json
+import math
 from collections.abc import Sequence
-from typing import Any
+from io import FileIO
+from typing import Any, NoReturn
 
 from langchain_rain.errors import RainConfigError
 
@@ -15,10 +17,15 @@ def read_object(line: bytes, where: str) -> dict[str, Any]:
         where: names it in errors, for example "answers.jsonl, line 3".
 
     Raises:
-        RainConfigError: it is no UTF-8, no JSON, no object, or one with two equal keys.
+        RainConfigError: it is no UTF-8, no JSON, no object, or one with two equal keys or a number beyond all floats.
     """
     try:
-        data = json.loads(line.decode(), object_pairs_hook=_without_doubles)
+        data = json.loads(
+            line.decode(),
+            object_pairs_hook=_without_doubles,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
     except UnicodeDecodeError as error:
         raise RainConfigError(f"{where}: this is not UTF-8 text: {error.reason} at byte {error.start}.") from error
     except (ValueError, RecursionError) as error:
@@ -27,6 +34,29 @@ def read_object(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RainConfigError(f"{where}: a JSON object is wanted, given {data!r:.80}.")
     return data
+
+
+def write_line(file: FileIO, line: bytes) -> None:
+    """Writes all of a line, of which a file without a buffer may take a part, on a disk that is nearly full.
+
+    Raises:
+        OSError: not all of it can be written; a part of it may stand in the file.
+    """
+    written = 0
+    while written < len(line):
+        written += file.write(line[written:])
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Python reads NaN and Infinity, and would write them where others read JSON."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(number: str) -> float:
+    """Python reads 1e999 as infinity."""
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number:.40} is beyond all floats")
+    return value
 
 
 def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

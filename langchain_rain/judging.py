@@ -108,6 +108,25 @@ def open_judge(
         calls: on whose behalf it is.
         max_tokens: of the answers that will be judged, for whoever reserves room.
     """
+    if not isinstance(engine, CallableEngine):
+        return open_rubric_judge(
+            rubric, engine, config, loaded=loaded, context=context, calls=calls, max_tokens=max_tokens
+        )
+    judging = context if context is not None else _open(engine, calls=calls, max_tokens=max_tokens)
+    return Judging(ValueJudge(judging), {} if context is not None else {judging: engine})
+
+
+def open_rubric_judge(
+    rubric: Rubric,
+    engine: Engine,
+    config: RainConfig,
+    *,
+    loaded: Loaded,
+    context: Context | None = None,
+    calls: Calls | None = None,
+    max_tokens: int = 1,
+) -> Judging:
+    """The same, and the rubric decides even where a function judges other things: then nothing else is asked of it."""
     opened: dict[Context, Engine] = {}
 
     def opening(of: Engine) -> Context:
@@ -117,8 +136,6 @@ def open_judge(
 
     try:
         judging = context if context is not None else opening(engine)
-        if isinstance(engine, CallableEngine):
-            return Judging(ValueJudge(judging), opened)
         functions = {
             criterion.name: CallableEngine(criterion.function)
             for criterion in rubric.criteria
@@ -166,7 +183,7 @@ def warn_if_at_chance(rubric: Rubric, engine: Engine, config: RainConfig, loaded
     A guard must not pretend. Each rubric is tried once; a model behind an interface is not: that costs money, and there
     is `rubric check` for it.
     """
-    criteria = tuple(each for each in rubric.criteria if each.kind not in ("pattern", "callable"))
+    criteria = rubric.asked_criteria
     examples = tuple(each for each in rubric.examples if each.criterion in {criterion.name for criterion in criteria})
     is_here = isinstance(engine, ChatEngine) and not engine.writes_whole_messages
     key = (id(engine), rubric.content_hash)

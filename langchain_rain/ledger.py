@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from langchain_rain.errors import RainConfigError
-from langchain_rain.json_lines import read_object
+from langchain_rain.json_lines import read_object, write_line
 
 try:
     import fcntl
@@ -39,7 +39,7 @@ class Ledger:
     A row has `id` (a text), `settings_hash` and `input_hash`, both `fingerprint`s, and whatever else.
 
     Args:
-        path: the file; made if there is none.
+        path: the file; made if there is none, and taken back at the end if no row has come into it.
 
     Raises:
         RainConfigError: it cannot be opened, another process writes to it, or a line of it is no such row, or has the
@@ -52,12 +52,9 @@ class Ledger:
         self._input_hashes: dict[str, str] = {}
         if path.exists() and not path.is_file():
             raise RainConfigError(f"A file is wanted to write to, given {str(path)!r}.")
+        self._is_new = False
+        self._file = self._open()
         try:
-            self._file = FileIO(path, "a+")  # without a buffer, in which a row that failed would wait
-        except OSError as error:
-            raise self._cannot("opened", error) from error
-        try:
-            self._lock()
             self._read()
         except BaseException:
             self._file.close()
@@ -69,6 +66,10 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # While the lock is held, so that nobody has begun to write to it.
+        if self._is_new and self._file.seek(0, os.SEEK_END) == 0 and self._is_at_path(self._file):
+            with contextlib.suppress(OSError):  # Windows lets no file go that is open
+                self.path.unlink()
         self._file.close()
 
     def holds(self, row_id: str, input_hash: str) -> bool:
@@ -101,16 +102,22 @@ class Ledger:
         """Adds a row, whose id is not there yet.
 
         Raises:
-            RainConfigError: it was made by other settings, or cannot be written; then nothing of it stays in the file.
+            RainConfigError: it was made by other settings, holds a number that JSON does not have (NaN, infinity), or
+                cannot be written; then nothing of it stays in the file.
         """
         row_id = row["id"]
         assert row_id not in self._input_hashes, f"the row {row_id!r} is there already"
         self.check_settings(row["settings_hash"])
         # A half of a surrogate pair is escaped by JSON just as `backslashreplace` does it.
-        line = json.dumps({"id": row_id, **row}, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        try:
+            text = json.dumps({"id": row_id, **row}, ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise RainConfigError(f"The row {row_id!r} cannot be written as JSON: {error}.") from error
+        line = text.encode(errors="backslashreplace") + b"\n"
         start = self._file.seek(0, os.SEEK_END)
         try:
-            self._write(line)
+            write_line(self._file, line)
+            os.fsync(self._file.fileno())
         except BaseException as error:
             self._file.truncate(start)
             if isinstance(error, OSError):
@@ -118,21 +125,38 @@ class Ledger:
             raise
         self._note(row)
 
-    def _write(self, line: bytes) -> None:
-        written = 0
-        while written < len(line):
-            written += self._file.write(line[written:])  # which may take a part, on a disk that is nearly full
-        os.fsync(self._file.fileno())
-
     def _note(self, row: Mapping[str, Any]) -> None:
         self._settings_hash = row["settings_hash"]
         self._input_hashes[row["id"]] = row["input_hash"]
 
-    def _lock(self) -> None:
+    def _open(self) -> FileIO:
+        """The file that stands at the path, locked."""
+        while True:
+            self._is_new = not self.path.exists()
+            try:
+                file = FileIO(self.path, "a+")  # without a buffer, in which a row that failed would wait
+            except OSError as error:
+                raise self._cannot("opened", error) from error
+            try:
+                self._lock(file)
+                if self._is_at_path(file):  # and was not taken back by who held the lock until now
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+
+    def _is_at_path(self, file: FileIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def _lock(self, file: FileIO) -> None:
         if fcntl is None:
             return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RainConfigError(
                 f"Another process is writing to {str(self.path)!r}. Wait for it, or give another file."
@@ -175,8 +199,11 @@ def _is_torn(last_line: bytes) -> bool:
     written = last_line.rstrip(b"\0")  # which a file system may leave where data did not arrive
     if not written.startswith(_ROW_START) and not _ROW_START.startswith(written):
         return False
-    with contextlib.suppress(RainConfigError):
-        row = read_object(written, "")
-        # A whole object that no ledger wrote is somebody's, though no end of a line follows.
-        return not last_line.endswith(b"\n") and {"settings_hash", "input_hash"} <= row.keys()
-    return True
+    try:
+        row = json.loads(written.decode())  # whatever Python takes for JSON: it has an end
+    except ValueError:
+        return True
+    except RecursionError:
+        return False
+    # A whole object that no ledger wrote is somebody's, though no end of a line follows.
+    return not last_line.endswith(b"\n") and {"settings_hash", "input_hash"} <= row.keys()

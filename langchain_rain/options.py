@@ -29,6 +29,10 @@ ServerModelOption = Annotated[
     str, typer.Option(help="The model's name on the server; without it the only one there is.", show_default=False)
 ]
 TokenizerOption = Annotated[str | None, typer.Option(help="Of the model on the server: a folder or an id.")]
+JudgeServerModelOption = Annotated[str, typer.Option(help="The same on the --judge-server.", show_default=False)]
+JudgeTokenizerOption = Annotated[
+    str | None, typer.Option(help="Of the model on the --judge-server: a folder or an id.")
+]
 ApiKeyOption = Annotated[
     str, typer.Option(metavar="NAME", help="The environment variable that holds the key for servers.")
 ]

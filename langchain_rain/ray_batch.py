@@ -57,20 +57,32 @@ def tried_by_actors(prompts: Iterable[Prompt], settings: Settings, *, concurrenc
             if len(waiting) == num_before:
                 raise EngineError(f"Ray ended without a word on {num_before} prompts.", engine="ray")
     except RayError as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise EngineError(f"Ray failed: {type(error).__name__}: {reason}", engine="ray", is_retryable=True) from error
+        raise EngineError(f"Ray failed: {_told(error)}", engine="ray", is_retryable=True) from error
     finally:
         ray.shutdown()
 
 
 def _start() -> None:
-    """Starts Ray here, or joins the cluster that the environment names (`RAY_ADDRESS`)."""
+    """Starts Ray here, or joins the cluster that the environment names (`RAY_ADDRESS`).
+
+    Raises:
+        EngineError: it cannot be started or joined.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:  # no `RayError`: nobody is there, or it is no address
+        place = f"joined at RAY_ADDRESS={address!r}" if (address := os.environ.get("RAY_ADDRESS")) else "started"
+        raise EngineError(f"Ray cannot be {place}: {_told(error)}", engine="ray") from error
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # each row is handed on when it is there, not when there are 128 MB
+
+
+def _told(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _tried_in_one_pass(prompts: Sequence[Prompt], settings: Settings, concurrency: int) -> Iterator[Tried]:

@@ -1,6 +1,7 @@
 """The commands `langchain-rain server ...`: what an inference server can do. Tables go to standard output."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -50,19 +51,22 @@ def check(
     finally:
         engine.shut_down()
     if as_json:
-        print(json.dumps({row.name: row.value for row in report}))
+        print(json.dumps({row.key: row.value for row in report}))
         return
     # Here and not above: it needs httpx, as the engine does that is there by now.
     from langchain_rain.engines.addresses import named
+    from langchain_rain.engines.server_report import OPTIONS
 
     title = visible(f"{engine.name} at {named(url)}")
     table = Table("", "", "what it is for", title=title, title_style="bold")
     for row in report:
-        table.add_row(row.name, Text(visible(_told(row.value))), row.purpose)
+        table.add_row(row.name, Text(visible(_told(row.value, OPTIONS))), row.purpose)
     Console(highlight=False).print(table)
 
 
-def _told(value: object) -> str:
+def _told(value: object, ways: Mapping[str, str]) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", then ".join(ways[each] for each in value)
     return "not told" if value is None else str(value)

@@ -17,9 +17,10 @@ from langchain_rain.budget import Budget
 from langchain_rain.config import RainConfig
 from langchain_rain.drivers import Job, Outcome
 from langchain_rain.engines.base import Cost
+from langchain_rain.engines.callables import CallableEngine, JudgedText
 from langchain_rain.engines.calling import Calls
-from langchain_rain.errors import RainError
-from langchain_rain.judging import Loaded, check_all_is_judged, open_judge, warn_if_at_chance
+from langchain_rain.errors import RainConfigError, RainError
+from langchain_rain.judging import Loaded, check_all_is_judged, open_judge, open_rubric_judge, warn_if_at_chance
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rubric import as_rubric, parameters_of
 from langchain_rain.search.protocol import Transcript, Verdict
@@ -73,7 +74,7 @@ class TranscriptJudge:
 
     Args:
         judge: who judges, given like `judge` of `ChatRain`: a Hugging Face id or folder, "demo", a chat model, an
-            engine, or a function from the transcript to a value in [-1, 1].
+            engine, or a function from the transcript to a value in [-1, 1]; None if no criterion is asked of a model.
         rubric: what is judged by: a rubric, a YAML file (.yaml, .yml), or the name of one in the library. A function
             goes by its own.
         config: how questions are scored, and from which value on a text satisfies.
@@ -103,10 +104,15 @@ class TranscriptJudge:
     ) -> None:
         self.config = config or RainConfig()
         self.loaded = loaded or Loaded()
-        self.engine = self.loaded.engine(judge, "judge")
+        self.engine = self.loaded.engine(judge, "judge") if judge is not None else CallableEngine(_nobody)
         self.parameters = frozenset(parameters_of(rubric))
         self._given, self._rubric = judge, rubric
         self._budget = budget or Budget()
+        if self.parameters and judge is not None and isinstance(self.engine, CallableEngine):
+            raise RainConfigError(
+                f"judge: a function judges by its own and would not be told {', '.join(sorted(self.parameters))}, "
+                f"which the rubric leaves open, given {judge!r}."
+            )
         self._filled = None if self.parameters else self._checked(as_rubric(rubric))
         if self._filled is not None:
             warn_if_at_chance(self._filled, self.engine, self.config, self.loaded)
@@ -174,26 +180,27 @@ class TranscriptJudge:
         """Judges transcripts, merging what is asked about them; in their order, the error in place of one that failed.
 
         Raises:
-            RainConfigError, RubricError: as of `judge`.
+            RubricError: a parameter is missing, unknown or not allowed.
         """
         rubric, calls = self.rubric(**parameters), Calls(callbacks)
-        jobs: list[Job[Verdict]] = []
+        begun: list[Job[Verdict] | RainError] = []
         try:
             for transcript in transcripts:
-                jobs.append(self._job(transcript, rubric, calls))
+                begun.append(self._begun(transcript, rubric, calls))
         except BaseException:
-            for job in jobs:
-                drivers.close_contexts(job.contexts)
+            for job in begun:
+                if isinstance(job, Job):
+                    drivers.close_contexts(job.contexts)
             raise
-        return [self._judged(each) for each in drivers.run_batch(jobs, max_concurrent=MAX_CONCURRENT)]
+        jobs = [job for job in begun if isinstance(job, Job)]
+        outcomes = iter(drivers.run_batch(jobs, max_concurrent=MAX_CONCURRENT))
+        return [self._judged(next(outcomes) if isinstance(each, Job) else each) for each in begun]
 
     async def ajudge_all(
         self, transcripts: Sequence[Transcript], *, callbacks: BaseCallbackManager | None = None, **parameters: Any
     ) -> list[Judged | RainError]:
         """Like `judge_all`, without blocking the event loop."""
         rubric, places = self.rubric(**parameters), asyncio.Semaphore(MAX_CONCURRENT)
-        for transcript in transcripts:
-            _check(transcript)
 
         async def judged(transcript: Transcript) -> Judged | RainError:
             async with places:
@@ -216,9 +223,16 @@ class TranscriptJudge:
         calls = Calls(callbacks, asyncio.get_running_loop())
         return self._of(await drivers.arun(self._job(transcript, rubric, calls, budget)))
 
+    def _begun(self, transcript: Transcript, rubric: Rubric, calls: Calls) -> Job[Verdict] | RainError:
+        try:
+            return self._job(transcript, rubric, calls)
+        except RainError as error:
+            return error
+
     def _job(self, transcript: Transcript, rubric: Rubric, calls: Calls, budget: Budget | None = None) -> Job[Verdict]:
         _check(transcript)
-        judging = open_judge(rubric, self.engine, self.config, loaded=self.loaded, calls=calls)
+        opening = open_judge if self._given is not None else open_rubric_judge
+        judging = opening(rubric, self.engine, self.config, loaded=self.loaded, calls=calls)
         return Job(judging.judge(transcript), judging.contexts, budget or self._budget)
 
     def _judged(self, outcome: Outcome[Verdict] | Exception) -> Judged | RainError:
@@ -233,9 +247,18 @@ class TranscriptJudge:
         return Judged(verdict, verdict.satisfies(self.config.accept_value), outcome.cost, outcome.seconds)
 
     def _checked(self, rubric: Rubric) -> Rubric:
-        check_all_is_judged(rubric, self.engine, self._given)
+        if self._given is not None:
+            check_all_is_judged(rubric, self.engine, self._given)
+        elif rubric.asked_criteria:
+            raise RainConfigError(
+                f"judge: who is asked about the criterion {rubric.asked_criteria[0].name!r} is wanted, given None."
+            )
         self.loaded.guards(rubric)  # a guard that cannot be loaded shows at once
         return rubric
+
+
+def _nobody(text: JudgedText) -> None:
+    raise AssertionError("no criterion asks a model")
 
 
 def _check(transcript: Transcript) -> None:

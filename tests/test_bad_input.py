@@ -1,6 +1,7 @@
 """Strange prompts, models and rubrics: the right answer or one clear error, and nothing hangs."""
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from langchain_core.outputs import Generation
 
 from langchain_rain import Criterion, EngineError, RainConfig, RainConfigError, RainError, RainLLM, Rubric, RubricError
+from langchain_rain.arguments import RainArguments
 from langchain_rain.engines.loading import demo_model_path, load_engine
 from langchain_rain.engines.transformers import TransformersEngine
 from tests.test_llms import TINY_CONFIG
@@ -215,3 +217,10 @@ def test_what_is_no_rubric_is_an_error_that_shows_it(rubric: Any) -> None:
 def test_settings_at_their_limits_still_answer(settings: dict[str, Any]) -> None:
     config = RainConfig(**{**CONFIG.model_dump(), **settings})
     assert answer("tiny", "Human: How do I wash the bike?\n\nAssistant:", config=config).generation_info is not None
+
+
+@pytest.mark.parametrize("name", ["max_seconds", "timeout"])
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), 1e12])
+def test_a_time_that_nobody_can_wait_for_is_named(name: str, seconds: float) -> None:
+    with pytest.raises(RainConfigError, match=rf"{name}: .*given {re.escape(repr(seconds))}"):
+        RainArguments(**{name: seconds})

@@ -174,10 +174,35 @@ def test_an_answer_between_failures_shows_that_somebody_is_there(run: Run) -> No
     assert list(run.answers) == ["20", "40", "60", "80", "100"]
 
 
-def test_failures_that_will_not_pass_end_no_run(run: Run) -> None:
-    run.engine = Echo(lambda prompt: EngineError("Too long."))
+def test_failures_of_prompts_end_no_run(run: Run) -> None:
+    run.engine = Echo(lambda prompt: EngineError(f"The prompt is too long: {prompt}."))
     run.give(*(f"dish {number}" for number in range(50)))
     assert run() == 1
+    assert len(rows_in(run.failed)) == 50
+
+
+def test_failures_that_all_say_the_same_end_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.engine = Echo(lambda prompt: EngineError("No such model.") if prompt != "dish 9" else None)
+    run.give(*(f"dish {number}" for number in range(100)))
+    assert run("--concurrency", "1") == 3
+    assert [row["id"] for row in rows_in(run.failed)] == [str(number) for number in range(1, 31) if number != 10]
+    assert list(run.answers) == ["10"]
+    assert "20 rows on end failed for one reason, so the others were not tried: No such model.\n" in (
+        err := capsys.readouterr().err
+    )
+    assert "the same command goes on with the rest" in err
+
+
+def test_failures_that_may_pass_and_those_that_will_not_are_not_counted_together(run: Run) -> None:
+    run.engine = Echo(lambda prompt: gone(prompt) if int(prompt) % 2 else EngineError("No such model."))
+    run.give(*map(str, range(60)))
+    assert run("--concurrency", "1") == 1
+
+
+def test_answers_that_are_not_satisfied_end_no_run(run: Run) -> None:
+    run.give(*(f"dish {number}" for number in range(50)))
+    assert run("--max-forward-tokens", "1", "--on-unsatisfied", "raise") == 1
+    assert len({row["error"] for row in rows_in(run.failed)}) == 1
     assert len(rows_in(run.failed)) == 50
 
 
@@ -219,6 +244,73 @@ def test_failures_that_cannot_be_named_end_the_run(run: Run, capsys: pytest.Capt
     run.failed.mkdir()
     assert run() == 2
     assert f"'{run.failed}' cannot be written: Is a directory." in capsys.readouterr().err
+
+
+# --- Not begun ---------------------------------------------------------------------------------------------------
+
+
+def fail_to_load(given: Any, argument: str) -> Any:
+    raise EngineError("The server is not there.")
+
+
+def test_a_run_that_cannot_start_leaves_no_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.give("soup")
+    before = sorted(run.out.parent.iterdir())
+    monkeypatch.setattr(judging, "load_engine", fail_to_load)
+    assert run() == 3
+    assert run("--preset", "papre") == 2
+    run.prompts.write_text("no row")
+    assert run() == 2
+    assert sorted(run.out.parent.iterdir()) == before
+
+
+def test_a_run_that_cannot_start_leaves_what_was_there_as_it_was(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.engine = Echo(lambda prompt: gone(prompt) if prompt == "bread" else None)
+    run.give("soup", "bread")
+    assert run() == 1
+    before = run.out.read_bytes(), run.failed.read_bytes()
+    monkeypatch.setattr(judging, "load_engine", fail_to_load)
+    assert run() == 3
+    assert (run.out.read_bytes(), run.failed.read_bytes()) == before
+
+
+def test_an_empty_file_that_was_there_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.give("soup")
+    run.out.touch()
+    monkeypatch.setattr(judging, "load_engine", fail_to_load)
+    assert run() == 3
+    assert run.out.read_bytes() == b""
+
+
+def test_a_run_that_is_stopped_before_its_first_row_leaves_the_failures_of_the_one_before(run: Run) -> None:
+    run.engine = Echo(gone)
+    run.give("soup")
+    assert run() == 1
+    before = run.failed.read_bytes()
+    run.engine = Echo(lambda prompt: signal.raise_signal(signal.SIGINT))
+    assert run() == 130
+    assert run.failed.read_bytes() == before
+    assert not run.out.exists()
+
+
+def test_failures_are_forgotten_where_nothing_is_left_to_try(run: Run) -> None:
+    run.engine = Echo(lambda prompt: gone(prompt) if prompt == "bread" else None)
+    run.give("soup", "bread")
+    assert run() == 1
+    run.give("soup")
+    assert run() == 0
+    assert not run.failed.exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "failed"),
+    [("a.jsonl", "a.failed.jsonl"), ("a.v1", "a.v1.failed.jsonl"), ("a.v2", "a.v2.failed.jsonl")],
+)
+def test_each_file_of_answers_has_its_own_file_of_failures(run: Run, out: str, failed: str) -> None:
+    run.engine = Echo(gone)
+    run.give("soup")
+    assert run("--out", str(run.out.with_name(out))) == 1
+    assert len(rows_in(run.out.with_name(failed))) == 1
 
 
 # --- Killing -----------------------------------------------------------------------------------------------------
@@ -290,6 +382,9 @@ def test_so_does_a_run_of_the_bundled_model_that_is_killed_ten_times(run: Run) -
         ('{"prompt": ["soup"]}', r"line 1: prompt: a text is wanted, given \['soup'\]"),
         (r'{"prompt": "\ud800"}', "line 1: The prompt .* is not valid Unicode"),
         ('{"prompt": "a", "prompt": "b"}', "line 1: .*a key is given twice"),
+        ('{"prompt": "a", "x": NaN}', "line 1: .*NaN is no JSON"),
+        ('{"prompt": "a"}\n{"prompt": "b", "x": [-Infinity]}', "line 2: .*-Infinity is no JSON"),
+        ('{"prompt": "a", "x": 1e999}', "line 1: .*1e999 is beyond all floats"),
         ('{"prompt": "a", "id": true}', "line 1: id: a text or a whole number is allowed, given True"),
         ('{"prompt": "a", "id": 1.5}', "line 1: id: .*given 1.5"),
         ('{"prompt": "a", "id": ""}', "line 1: id: .*given ''"),
@@ -322,6 +417,11 @@ def test_a_mistake_in_the_prompts_is_told_with_its_line_before_anything_is_asked
         (["--judge", "demo", "--judge-server", "http://a"], "--judge or --judge-server is allowed, given both"),
         (["--server-model", "m"], "--server-model 'm' belongs to a --server"),
         (["--tokenizer", "t"], "--tokenizer 't' belongs to a --server"),
+        (["--judge-server-model", "m"], "--judge-server-model 'm' belongs to a --judge-server"),
+        (["--server", "http://a", "--judge-tokenizer", "t"], "--judge-tokenizer 't' belongs to a --judge-server"),
+        (["--server", "http://a", "--preset", "paper"], "preset: 'paper' .* with servers .* allowed: balanced, fast"),
+        (["--server", "http://a", "--preset", "thorough"], "preset: 'thorough' compares token sets by hidden states"),
+        (["--ray", "--server", "http://a", "--preset", "paper"], "preset: 'paper' compares"),
         (["--server", "http://a", "--api-key-env", "NOT_SET"], "the environment variable 'NOT_SET' is not set"),
         (["--preset", "papre"], "no preset 'papre'"),
         (["--max-tokens", "0"], "max_tokens.*given 0"),
@@ -329,6 +429,8 @@ def test_a_mistake_in_the_prompts_is_told_with_its_line_before_anything_is_asked
         (["--rubric", "edibel"], "no rubric 'edibel'"),
         (["--out", "nowhere/answers.jsonl"], "--out: a file in a folder that is there is wanted, given 'nowhere/"),
         (["--out", "/dev/full"], "A file is wanted to write to, given '/dev/full'"),
+        (["--out", "a" * 300], "'a{300}' is no file to read or write: File name too long"),
+        (["--out", "a" * 250], r"'a{250}\.failed\.jsonl' is no file to read or write: File name too long"),
     ],
 )
 def test_a_mistake_in_the_options_is_one_line_and_exit_code_2(
@@ -342,9 +444,27 @@ def test_a_mistake_in_the_options_is_one_line_and_exit_code_2(
     assert run.engine.prompts == []
 
 
-def test_no_concurrency_is_a_mistake(run: Run) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [["--concurrency", "0"], ["--concurrency", "9" * 30], ["--max-seconds", "inf"], ["--max-seconds", "nan"]],
+)
+def test_a_number_that_is_out_of_range_is_a_mistake(run: Run, arguments: list[str]) -> None:
     run.give("soup")
-    assert run("--concurrency", "0") == 2
+    assert run(*arguments) == 2
+    assert run.engine.prompts == []
+
+
+def test_an_empty_name_of_a_model_is_not_the_default_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(given: str, argument: str) -> Echo:
+        asked.append(given)
+        return Echo()
+
+    monkeypatch.setattr(judging, "load_engine", load)
+    run.give("soup")
+    run("--model", "")
+    assert asked == [""]
 
 
 def test_prompts_are_never_written_over(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -402,12 +522,13 @@ def test_servers_write_and_judge_with_the_key_of_the_environment(
 ) -> None:
     run.give("soup", "bread")
     writer = ["--server", "http://a", "--server", "http://b", "--server-model", "m", "--tokenizer", "t"]
-    assert run(*writer, "--judge-server", "http://c") == 1
+    judge = ["--judge-server", "http://c", "--judge-server-model", "n", "--judge-tokenizer", "u"]
+    assert run(*writer, *judge) == 1
     key = built[0].pop("api_key")
     assert built[1].pop("api_key") is key
     assert key.get_secret_value() == "sk-secret"
     assert built[0] == {"base_url": ("http://a", "http://b"), "model": "m", "tokenizer": "t"}
-    assert built[1] == {"base_url": ("http://c",), "model": "", "tokenizer": None}
+    assert built[1] == {"base_url": ("http://c",), "model": "n", "tokenizer": "u"}
     assert run.answers == {"1": " One soup."}
     told = run.out.read_text() + run.failed.read_text() + "".join(capsys.readouterr())
     assert "sk-secret" not in told
@@ -419,6 +540,13 @@ def test_a_server_that_has_moved_goes_on_with_what_it_has_begun(run: Run, built:
     run.give("soup", "salt")
     assert run("--server", "http://b", "--server", "http://c") == 0
     assert run.answers == {"1": " One soup.", "2": " One salt."}
+
+
+def test_a_server_may_judge_what_it_writes_by_another_of_its_models(run: Run, built: list[dict[str, Any]]) -> None:
+    run.give("soup")
+    same = ["--server", "http://a", "--server-model", "m", "--judge-server", "http://a", "--judge-server-model", "n"]
+    assert run(*same) == 0
+    assert [each["model"] for each in built] == ["m", "n"]
 
 
 def test_without_a_key_none_is_sent(run: Run, built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

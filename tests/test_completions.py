@@ -174,6 +174,7 @@ async def _no_time(seconds: float) -> None:
         ({"base_url": []}, r"base_url: at least one address is allowed, given \[\]"),
         ({"base_url": None}, r"base_url: .* given None"),
         ({"base_url": "http://h:port"}, r"base_url: .* given 'http://h:port'"),
+        ({"base_url": "http://h:99999"}, r"base_url: .* given 'http://h:99999'"),
         ({"dialect": "tgi"}, r"dialect: 'vllm', 'llama-server', 'sglang', 'openai' is allowed, given 'tgi'"),
         ({"data_parallel_size": 0}, r"data_parallel_size: a whole number from 1 on is allowed, given 0"),
         ({"data_parallel_size": True}, r"data_parallel_size: a whole number from 1 on is allowed, given True"),
@@ -498,12 +499,8 @@ def test_a_server_is_checked_as_one_json_object(stub: ServerProcess, capsys: pyt
     assert cli.run(["server", "check", stub.url, "--json", "--tokenizer", demo_model_path(), "--dialect", "vllm"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["server"] == "vLLM 0.32.0"
-    assert (told["seed"], told["prefix cache"], told["context"], told["most probable tokens"]) == (
-        True,
-        None,
-        32768,
-        20,
-    )
+    assert (told["has_seed"], told["has_prefix_cache"], told["max_context"], told["num_top"]) == (True, None, 32768, 20)
+    assert all(key.isidentifier() and key.islower() for key in told)
     end_of_threads()
 
 

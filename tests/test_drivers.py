@@ -1132,3 +1132,88 @@ def test_a_reply_that_was_given_up_meanwhile_is_not_kept() -> None:
     flight.launch()
     assert flight.future.result(PATIENCE).result == ["2"]
     assert kept == [{}]
+
+
+# Who looks on
+
+
+class Noting:
+    """An observer that notes what it hears, and raises if it is told to."""
+
+    def __init__(self, raises: Exception | None = None) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+        self._raises = raises
+
+    def on_round(self, asked: Round, new: Any, at: float) -> None:
+        self._note("round", asked.events, {number: request.prefix[0] for number, request in new.items()}, at)
+
+    def on_replies(self, replies: Any, at: float) -> None:
+        self._note("replies", sorted(replies), at)
+
+    def on_end(self, end: Any, cost: Cost, at: float) -> None:
+        self._note("end", end.result if isinstance(end, Outcome) else type(end).__name__, cost, at)
+
+    def _note(self, *heard: Any) -> None:
+        self.heard.append(heard)
+        if self._raises is not None:
+            raise self._raises
+
+
+def test_an_observer_hears_of_rounds_replies_and_the_end_at_the_times_of_the_clock() -> None:
+    clock, noting = Clock(), Noting()
+
+    def tick(step: int) -> None:
+        clock.now += 2.5
+
+    def steps(context: Context) -> Steps[str]:
+        yield Round((roll(1, context),), (EVENT,), ahead=(roll(2, context),))  # the second takes two steps
+        yield Round((roll(2, context), roll(1, context)), (OTHER,))
+        return "done"
+
+    job = replace(job_of(Stepping(before_step=tick), steps), observer=noting)
+    outcome = run(job, clock=clock)
+    assert noting.heard == [
+        ("round", (EVENT,), {0: 1, 1: 2}, 100.0),
+        ("replies", [0], 102.5),
+        ("round", (OTHER,), {2: 1}, 102.5),  # what was asked ahead is under way
+        ("replies", [1, 2], 105.0),
+        ("end", "done", outcome.cost, 105.0),
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_observer_that_fails_changes_nothing_and_is_logged(fails: bool, caplog: pytest.LogCaptureFixture) -> None:
+    noting = Noting(raises=ValueError("nobody at home"))
+    engine = failing_at(2 if fails else 0, EngineError("no two"))
+    (outcome,) = run_batch([replace(ask_numbers(engine, 1, 2), observer=noting)])
+    assert (str(outcome) if fails else outcome.result if isinstance(outcome, Outcome) else None) == (
+        "no two" if fails else "1 2"
+    )
+    assert [heard[0] for heard in noting.heard] == ["round", "replies", "round", "replies", "end"]
+    assert caplog.messages == ["An observer of a search failed."] * 5
+    assert freed(engine) == engine.opened
+
+
+def test_an_observer_hears_how_a_search_failed_and_what_it_had_cost() -> None:
+    noting = Noting()
+    with pytest.raises(EngineError):
+        run(replace(ask_numbers(failing_at(2, EngineError("no two")), 1, 2), observer=noting), clock=Clock())
+    assert noting.heard[-1] == ("end", "EngineError", Cost(2, 2), 100.0)
+
+
+def test_an_observer_hears_of_a_stream_that_is_left() -> None:
+    noting, endless = Noting(), Endless()
+    events = stream(replace(endless.job(), observer=noting))
+    assert next(events) == EVENT
+    assert endless.has_asked.wait(PATIENCE)
+    assert isinstance(events, Generator)
+    events.close()
+    assert [heard[0] for heard in noting.heard if heard[0] != "replies"] == ["round", "round", "end"]
+    assert noting.heard[-1][1] == "CancelledError"
+
+
+def test_an_observer_hears_of_a_search_that_was_never_begun() -> None:
+    noting = Noting()
+    flight = drivers._InFlight(replace(ask_numbers(echoing(), 1), observer=noting), clock=Clock())
+    flight.abort()
+    assert noting.heard == [("end", "CancelledError", Cost(), 100.0)]

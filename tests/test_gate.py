@@ -362,10 +362,22 @@ def test_a_mistake_shows_when_a_gate_is_made(arguments: dict[str, Any], told: st
 
 
 def test_a_gate_needs_a_judge_and_a_rubric_that_is_there() -> None:
-    with pytest.raises(RainConfigError, match="judge: Field required"):
+    with pytest.raises(RainConfigError, match="judge: who is asked about the criterion 'harmlessness' is wanted"):
         RainGate(rubric="harmlessness")
     with pytest.raises(RubricError, match="no rubric 'harmlesness'"):
         gate(rubric="harmlesness")
+
+
+def test_a_rubric_that_asks_nobody_needs_no_judge() -> None:
+    criteria = (
+        PatternCriterion(name="none", must_not_match="bleach", veto=True),
+        PatternCriterion(name="some", must_match="soup", applies_to="final"),
+    )
+    guard = RainGate(rubric=Rubric(name="p", criteria=criteria))
+    assert [guard.invoke(text) for text in (SOUP, BLEACH, "Warm.")] == [SOUP, REFUSAL, REFUSAL]
+    assert list(guard.transform(iter(["Warm. " * 20, "Warm. ", "It."]))) == [REFUSAL]  # the end is wanted
+    rain = guard.invoke(AIMessage(BLEACH)).response_metadata["rain"]
+    assert (rain["rubric"]["name"], rain["is_vetoed"]) == ("p", True)
 
 
 async def test_what_a_rubric_leaves_open_comes_with_the_gate_or_with_a_call(tmp_path: Any) -> None:

@@ -170,7 +170,7 @@ def test_a_report_tells_what_is_and_what_it_is_for() -> None:
     rows = {row.name: row for row in report(identity, capabilities)}
     assert rows["server"].value == "SGLang, untested: by its documentation"
     assert rows["model"] == ReportRow("model", "model", "demo", "what it serves, from /models/demo")
-    assert rows["options of a judgement"].value == "two at a time, then where they are among the most probable"
+    assert rows["options of a judgement"].value == ["pairs", "top"]
     told = [rows[name].value for name in ("context", "seed", "prefix cache", "stop texts", "most probable tokens")]
     assert told == [None, True, None, 4, 20]
     assert {row.name: row for row in report(Identity(VLLM, "1", "m", "", 9), capabilities)}["server"].value == "vLLM 1"

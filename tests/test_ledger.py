@@ -1,6 +1,8 @@
 """The ledger: what is written stays, what was not written to its end goes, and nothing of others is touched."""
 
+import fcntl
 import json
+import math
 import os
 import re
 import resource
@@ -78,6 +80,11 @@ def test_a_last_line_whose_data_did_not_arrive_before_power_was_lost_is_taken_ba
         (line("a") + line("b") + line("a"), "line 3: the id 'a' stands in a line before"),
         (line("a") + line("b", settings_hash="t"), "line 2: .*other settings"),
         (b"\xff\n", "line 1: this is not UTF-8"),
+        (line("a", value=math.nan), "line 1: .*NaN is no JSON"),
+        # Whole objects, so that nothing was torn off them.
+        (b'{"id": "b", "x": NaN}', "line 1: .*NaN is no JSON"),
+        (b'{"id": "b", "id": "c"}\n', "line 1: .*a key is given twice"),
+        (b'{"id": "b", "x": ' + b"[" * 9999, "line 1: .*recursion"),
     ],
 )
 def test_a_file_of_somebody_else_is_an_error_that_names_the_line_and_is_not_touched(
@@ -142,7 +149,65 @@ def test_a_row_whose_writing_was_interrupted_does_not_stay(path: Path, monkeypat
         monkeypatch.setattr(os, "fsync", interrupt)
         with pytest.raises(KeyboardInterrupt):
             ledger.append(row("a"))
+        assert path.read_bytes() == b""
+
+
+def test_a_row_with_a_number_that_json_does_not_have_is_not_written(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.append(row("a"))
+        with pytest.raises(RainConfigError, match="The row 'b' cannot be written as JSON"):
+            ledger.append(row("b", value=float("nan")))
+    assert path.read_bytes() == line("a")
+
+
+def test_a_file_that_was_made_goes_again_if_nothing_came_into_it(path: Path) -> None:
+    with Ledger(path):
+        assert path.exists()
+    assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), Ledger(path):
+        raise KeyboardInterrupt
+    assert not path.exists()
+
+
+def test_an_empty_file_that_was_there_stays(path: Path) -> None:
+    path.touch()
+    with Ledger(path):
+        pass
     assert path.read_bytes() == b""
+
+
+def test_whoever_does_not_get_the_lock_takes_nothing_back(path: Path) -> None:
+    with Ledger(path) as ledger:
+        with pytest.raises(RainConfigError, match="Another process"):
+            Ledger(path)
+        ledger.append(row("a"))
+    assert path.read_bytes() == line("a")
+
+
+def test_another_file_that_came_to_stand_at_the_path_is_not_taken_back(path: Path) -> None:
+    with Ledger(path):
+        path.rename(path.with_name("moved.jsonl"))
+        path.touch()
+    assert path.exists()
+
+
+def test_a_file_that_goes_between_opening_and_locking_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else rows would be written into a file that nobody finds."""
+    flock = fcntl.flock
+    goes = [True]
+
+    def flock_late(*arguments: Any) -> None:
+        if goes:
+            goes.pop()
+            path.unlink()  # by the process that had the lock
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    with Ledger(path) as ledger:
+        ledger.append(row("a"))
+    assert path.read_bytes() == line("a")
 
 
 @pytest.mark.parametrize("given", [".", "/dev/null"])

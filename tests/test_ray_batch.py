@@ -43,8 +43,11 @@ class ScriptedRay:
         self.is_running = False
         self.num_gpus = 0
         self.asked: dict[str, Any] = {}
+        self.init_error: Exception | None = None
 
     def init(self, **_: Any) -> None:
+        if self.init_error is not None:
+            raise self.init_error
         self.is_running = True
 
     def shutdown(self) -> None:
@@ -174,6 +177,23 @@ def test_a_ray_that_fails_ends_the_run_and_keeps_what_is_answered(
     assert not scripted_ray.is_running
 
 
+@pytest.mark.parametrize("error", [ConnectionError("Nobody is there.\nSee ..."), ValueError("Nobody is there.")])
+def test_a_cluster_that_cannot_be_joined_is_one_line(
+    run: Run,
+    scripted_ray: ScriptedRay,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
+    scripted_ray.init_error = error
+    run.give("soup")
+    assert run("--ray") == 3
+    told = f"Ray cannot be joined at RAY_ADDRESS='nowhere:1': {type(error).__name__}: Nobody is there.\n"
+    assert told in capsys.readouterr().err
+    assert not run.out.exists()
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(EngineError("The server is gone."), 3), (RainConfigError("No tokenizer."), 2)]
 )
@@ -190,8 +210,24 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(
 
     monkeypatch.setattr(judging, "load_engine", fail)
     run.give("soup")
+    run.failed.write_text("of the run before\n")
     assert run("--ray") == code
     assert f"langchain-rain: {error}\n" in capsys.readouterr().err
+    assert run.failed.read_text() == "of the run before\n"
+    assert not run.out.exists()
+
+
+def test_failures_that_all_say_the_same_end_the_run(
+    run: Run,
+    scripted_ray: ScriptedRay,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run.engine = Echo(lambda prompt: EngineError("No such model."))
+    run.give(*dishes(50))
+    assert run("--ray") == 3
+    assert "20 rows on end failed for one reason" in capsys.readouterr().err
+    assert len(rows_in(run.failed)) == 20
+    assert not scripted_ray.is_running
 
 
 def test_other_settings_end_the_run(
@@ -202,8 +238,10 @@ def test_other_settings_end_the_run(
     run.give("soup")
     assert run() == 0
     run.give("soup", "bread")
+    run.failed.write_text("of the run before\n")
     assert run("--ray", "--seed", "1") == 2
     assert "made by other settings" in capsys.readouterr().err
+    assert run.failed.read_text() == "of the run before\n"
     assert not scripted_ray.is_running
 
 

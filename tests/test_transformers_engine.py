@@ -14,7 +14,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_rain.budget import Budget
 from langchain_rain.drivers import Outcome, run, run_batch, stream
 from langchain_rain.engines import tree_runner
-from langchain_rain.engines.base import Cost
+from langchain_rain.engines.base import ChatEngine, Cost
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.errors import EngineError
@@ -564,3 +564,15 @@ def test_identity_tells_weights_number_types_and_encoders_apart(tokenizer: Any) 
     assert same not in others
     assert others[3]["weights"] == same["weights"]
     assert others[3]["dtype"] == "float32"
+
+
+def test_the_weights_are_read_once_for_all_who_ask(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TransformersEngine(tiny_llama(tokenizer, seed=1), tokenizer)
+    identity = engine.identity
+
+    def read_again(data: bytes) -> Any:
+        raise AssertionError("the weights were read again")
+
+    monkeypatch.setattr("langchain_rain.engines.transformers.hashlib.sha256", read_again)
+    assert engine.identity == identity
+    assert isinstance(engine, ChatEngine)  # which looks at every attribute that the protocol names

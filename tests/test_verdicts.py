@@ -188,6 +188,8 @@ def test_a_function_as_judge_makes_no_criterion_go_missing() -> None:
     pattern = Rubric(name="mine", criteria=(PatternCriterion(name="no_bleach", must_not_match="bleach"),))
     with pytest.raises(RainConfigError, match="'no_bleach' of the rubric would not be judged"):
         TranscriptJudge(lambda text: 1.0, pattern)
+    with pytest.raises(RainConfigError, match="would not be told documents"):
+        TranscriptJudge(lambda text: 1.0, "grounded_in_context")
 
 
 def test_a_judge_that_does_no_better_than_a_coin_is_told_of() -> None:
@@ -205,10 +207,14 @@ def test_mistakes_show_when_a_judge_is_made_or_given_a_text() -> None:
         TranscriptJudge(7, RUBRIC)
     with pytest.raises(RubricError, match="no rubric 'harmlesness'"):
         TranscriptJudge(Kitchen(), "harmlesness")
+
+
+async def test_a_text_that_is_not_valid_is_an_error_in_its_place() -> None:
     kitchen = Kitchen()
-    for call in (kitchen_judge(kitchen).judge_all, lambda texts: asyncio.run(kitchen_judge(kitchen).ajudge_all(texts))):
-        with pytest.raises(RainConfigError, match="not valid Unicode"):
-            call([SOUP, Transcript("", "\ud800")])
+    judge, texts = kitchen_judge(kitchen), [SOUP, Transcript("", "\ud800")]
+    assert satisfied(judge.judge_all(texts)) == satisfied(await judge.ajudge_all(texts)) == [True, RainConfigError]
+    with pytest.raises(RainConfigError, match="not valid Unicode"):
+        judge.judge(texts[1])
     assert kitchen.is_idle
 
 

@@ -9,6 +9,8 @@ import httpx
 from langchain_rain.engines.replicas import Replica
 from langchain_rain.errors import RainConfigError
 
+MAX_PORT = 65535
+
 
 def checked_urls(given: str | Sequence[str]) -> list[str]:
     """Addresses as they are asked.
@@ -42,7 +44,7 @@ def base_url(url: str) -> str:
         ValueError: it is no HTTP address.
     """
     parsed = httpx.URL(url.strip())
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not parsed.host or not 0 <= (parsed.port or 0) <= MAX_PORT:
         raise ValueError(url)
     return str(parsed).rstrip("/").removesuffix("/v1")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
@@ -87,6 +87,10 @@ class MessageReader:
         """The message of this token."""
         (number,) = tokens
         return self.messages[number]
+
+    def calls(self, text: str) -> Sequence[ToolCall]:
+        """Those of the message that says this in full."""
+        return next((each.tool_calls for each in self.messages if said_in_full(each) == text), ())
 
 
 class ChatModelEngine:

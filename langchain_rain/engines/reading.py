@@ -26,6 +26,9 @@ class AnswerReader(Protocol):
     def message(self, tokens: Tokens) -> AIMessage:
         """The whole message, once all of it, `tokens`, has been fed."""
 
+    def calls(self, text: str) -> Sequence[ToolCall]:
+        """The tool calls in a text that may become the answer, for a reader that was fed nothing."""
+
 
 @dataclass(slots=True)
 class PlainReader:
@@ -44,6 +47,10 @@ class PlainReader:
     def message(self, tokens: Tokens) -> AIMessage:
         """The text as a message."""
         return AIMessage(self._shown)
+
+    def calls(self, text: str) -> Sequence[ToolCall]:
+        """None: all of it is text."""
+        return ()
 
 
 @dataclass(slots=True)
@@ -93,6 +100,11 @@ class ToolReader:
         if self._problem is not None:
             invalid.append(invalid_tool_call(args=self._raw, id=self._call_id(len(calls)), error=self._problem))
         return AIMessage(self._shown, tool_calls=calls, invalid_tool_calls=invalid)
+
+    def calls(self, text: str) -> Sequence[ToolCall]:
+        """Those that are complete."""
+        self.feed(text)
+        return self.message(()).tool_calls
 
     def _sort_call(self, number: int, call: Any, calls: list[ToolCall], invalid: list[InvalidToolCall]) -> None:
         function = call.get("function", call) if isinstance(call, dict) else {}

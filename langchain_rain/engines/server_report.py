@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from langchain_rain.engines.capabilities import Capabilities, OptionsBy
+from langchain_rain.engines.capabilities import Capabilities
 from langchain_rain.engines.identity import Identity
 
-OPTIONS: Mapping[OptionsBy, str] = {
+OPTIONS: Mapping[str, str] = {
     "token ids": "told for any token",
     "pairs": "two at a time",
     "top": "where they are among the most probable",
@@ -67,7 +67,7 @@ def report(identity: Identity, capabilities: Capabilities) -> list[ReportRow]:
         ReportRow(
             "options",
             "options of a judgement",
-            ", then ".join(OPTIONS[way] for way in capabilities.options),
+            list(capabilities.options),
             "how their log probabilities are had",
         ),
         ReportRow(

@@ -5,6 +5,7 @@ those of siblings side by side, both orders of a judgement's options at once. Wh
 all conversations.
 """
 
+import functools
 import hashlib
 import itertools
 import warnings
@@ -143,18 +144,23 @@ class TransformersEngine:
     @property
     def identity(self) -> Mapping[str, Any]:
         """Name, number type, a hash over a sample of the weights and the tokenizer; the encoder too if there is one."""
-        digest = hashlib.sha256(self._codec.identity.encode())
-        for name, weight in self.model.named_parameters():
-            sample = b"" if weight.is_meta else weight.detach().flatten()[:64].float().cpu().numpy().tobytes()
-            digest.update(name.encode() + repr(tuple(weight.shape)).encode() + sample)
         encoder = repr(self.embeddings) if self.embeddings is not None else None
         return {
             "engine": "transformers",
             "name": self.name,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "weights": digest.hexdigest()[:16],
+            "weights": self._weights_hash,
             "embeddings": encoder,
         }
+
+    @functools.cached_property
+    def _weights_hash(self) -> str:
+        """Computed once, of a model that is frozen: each call asks for it, and would wait for a GPU."""
+        digest = hashlib.sha256(self._codec.identity.encode())
+        for name, weight in self.model.named_parameters():
+            sample = b"" if weight.is_meta else weight.detach().flatten()[:64].float().cpu().numpy().tobytes()
+            digest.update(name.encode() + repr(tuple(weight.shape)).encode() + sample)
+        return digest.hexdigest()[:16]
 
     @property
     def cache_info(self) -> CacheInfo:

@@ -206,6 +206,11 @@ class Rubric(Frozen):
             return []
         return [example for example in self.examples if example.criterion == criterion.name]
 
+    @property
+    def asked_criteria(self) -> tuple[AnyCriterion, ...]:
+        """The criteria that a model is asked about; the others are patterns and functions."""
+        return tuple(each for each in self.criteria if each.kind not in ("pattern", "callable"))
+
 
 def as_rubric(rubric: Rubric | str | os.PathLike[str], **parameters: Any) -> Rubric:
     """The rubric that is meant: itself, a file (by its ending), or one of the library.

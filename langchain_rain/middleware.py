@@ -1,0 +1,221 @@
+"""RainMiddleware: a guarded agent.
+
+Its every turn satisfies a rubric, its tool calls are judged before they run, and it goes back where the output of a
+tool has led it astray. The agent's model is replaced by a guarded one for the call, so drafts that are rejected never
+enter the agent's state or a stream. Rewinding changes the state by the ids of messages, together with the next turn.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
+
+from langchain.agents.middleware.types import (
+    AgentMiddleware,
+    AgentState,
+    ExtendedModelResponse,
+    ModelRequest,
+    ModelResponse,
+    PrivateStateAttr,
+)
+from langchain_core.language_models import BaseChatModel
+from langchain_core.tools import BaseTool
+from langgraph.runtime import Runtime
+from langgraph.types import interrupt
+
+from langchain_rain.agent_turn import Bookkeeping, Turn
+from langchain_rain.approvals import decided, review_request
+from langchain_rain.call_arguments import CallArguments
+from langchain_rain.chat_models import ChatRain
+from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.policy import Policy
+from langchain_rain.rubrics import Rubric
+from langchain_rain.rubrics.rubric import as_rubric
+from langchain_rain.verdicts import TranscriptJudge
+
+AgentPolicy: TypeAlias = Policy | Literal["ask"]
+"""As of `ChatRain`; "ask" lets a human decide on calls that do not satisfy."""
+
+MAX_GUARDED = 8
+"""Models that a guarded one is kept of; an agent has one or a few."""
+
+
+def _merged(old: dict[str, Bookkeeping] | None, new: dict[str, Bookkeeping] | None) -> dict[str, Bookkeeping]:
+    """Each middleware writes its own."""
+    return {**(old or {}), **(new or {})}
+
+
+class RainState(AgentState[Any]):
+    """The state of a guarded agent: nothing of it is shown to the model, taken as input or given as output."""
+
+    rain: NotRequired[Annotated[dict[str, Bookkeeping], PrivateStateAttr, _merged]]
+
+
+class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
+    """Guards an agent made by `langchain.agents.create_agent`.
+
+    Every turn of the model is drafted, judged by `rubric`, and drafted again until it satisfies or the budget ends, by
+    a `ChatRain` around the agent's model. If that is a `ChatRain` already, it guards as it does.
+
+    Example:
+        ```python
+        agent = create_agent(
+            model, tools, middleware=[RainMiddleware("harmlessness", judge=judge, tool_rubric="my_tools.yaml")]
+        )
+        ```
+
+    Args:
+        rubric: what each turn is judged by, as of `ChatRain`.
+        judge: who judges; None for the agent's model.
+        tool_rubric: what each tool call is judged by before it runs; None for nothing of its own. Patterns and
+            functions (`tool_calls.proposed_call`) check arguments exactly.
+        trajectory_rubric: what all that was done since the last human message is judged by, each time before the model
+            goes on from outputs of tools; None: `rubric`, if `max_rewind_steps` is not 0.
+        max_rewind_steps: how many steps may be gone back, for one human message, where the trajectory does not satisfy.
+        is_reversible: of each tool by its name whether what it did may be taken as not done, so that its call can be
+            taken back; else as its `metadata["is_reversible"]` says. A tool that nothing is said of is not.
+        on_unsatisfied: what happens to a turn, or a trajectory, that does not satisfy in the end: "refuse" ends the run
+            with the refusal message, "raise" with an error, "ask" interrupts it for a human to approve or reject calls
+            (with anything else it refuses); "best" and a callable as of `ChatRain`. A call that does not satisfy runs
+            under none of them, unless a human approves it.
+        name: of the middleware, if there are several.
+        **arguments: other arguments of `ChatRain`, for example `config`, `max_seconds`, `seed`, `on_error`.
+
+    Raises:
+        RainConfigError: an argument is unknown or out of range.
+        RubricError: there is no such rubric.
+    """
+
+    state_schema = RainState
+
+    def __init__(
+        self,
+        rubric: str | Rubric = "harmlessness",
+        judge: Any = None,
+        *,
+        tool_rubric: str | Rubric | None = None,
+        trajectory_rubric: str | Rubric | None = None,
+        max_rewind_steps: int = 0,
+        is_reversible: Mapping[str, bool] | None = None,
+        on_unsatisfied: AgentPolicy = "refuse",
+        name: str = "RainMiddleware",
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        if not isinstance(max_rewind_steps, int) or isinstance(max_rewind_steps, bool) or max_rewind_steps < 0:
+            raise RainConfigError(f"max_rewind_steps: a whole number from 0 on is allowed, given {max_rewind_steps!r}.")
+        if trajectory_rubric is not None and max_rewind_steps == 0:
+            raise RainConfigError("trajectory_rubric judges nothing with max_rewind_steps=0; give at least 1.")
+        if "model" in arguments:
+            raise RainConfigError("model: that of the agent is guarded; give none.")
+        self._asks_human = on_unsatisfied == "ask"
+        self._max_rewind_steps = max_rewind_steps
+        self._arguments = {
+            "rubric": rubric,
+            "judge": judge,
+            "tool_rubric": tool_rubric,
+            "on_unsatisfied": "refuse" if on_unsatisfied == "ask" else on_unsatisfied,
+            **arguments,
+        }
+        self._trajectory_rubric = trajectory_rubric if trajectory_rubric is not None else rubric
+        self._is_reversible = dict(is_reversible or {})
+        self._name = name
+        self._guarded: list[tuple[BaseChatModel, ChatRain, TranscriptJudge | None]] = []
+        _check(self._arguments, self._trajectory_rubric)
+
+    @property
+    def name(self) -> str:
+        """Names it among the middleware of an agent, and its bookkeeping in the state."""
+        return self._name
+
+    # --- Hooks -------------------------------------------------------------------------------------------------------
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+        """Has a guarded model answer, from a trajectory that satisfies."""
+        turn = self._turn(request)
+        while turn.transcript is not None:
+            try:
+                turn.take(turn.judge.judge(turn.transcript))
+            except EngineError as error:
+                turn.fail(error)
+        return turn.answered(handler(turn.request) if turn.refusal is None else None)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+        """Like `wrap_model_call`, without blocking the event loop."""
+        turn = self._turn(request)
+        while turn.transcript is not None:
+            try:
+                turn.take(await turn.judge.ajudge(turn.transcript))
+            except EngineError as error:
+                turn.fail(error)
+        return turn.answered(await handler(turn.request) if turn.refusal is None else None)
+
+    def after_model(self, state: RainState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Lets a human decide on calls that did not satisfy, if one is to be asked."""
+        kept = (state.get("rain") or {}).get(self.name, {})
+        pending = kept.get("pending")
+        if not pending:
+            return None
+        message = decided(pending, interrupt(review_request(pending)))
+        update: dict[str, Any] = {"rain": {self.name: {**kept, "pending": None}}}
+        return update if message is None else {**update, "messages": [message]}
+
+    async def aafter_model(self, state: RainState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """The same."""
+        return self.after_model(state, runtime)
+
+    # --- Guarded models ----------------------------------------------------------------------------------------------
+
+    def _guard(self, model: BaseChatModel) -> tuple[ChatRain, TranscriptJudge | None]:
+        """The guarded model around the agent's one, and who judges trajectories.
+
+        A `ChatRain` is not guarded twice; only the calls are judged.
+        """
+        for known, guarded, judge in self._guarded:
+            if known is model:
+                return guarded, judge
+        if isinstance(model, ChatRain):
+            rubric = self._arguments["tool_rubric"]
+            guarded = model if rubric is None else model.model_copy(update={"tool_rubric": rubric})
+            guarded.load()
+        else:
+            guarded = ChatRain(model=model, **self._arguments)
+        judge = self._trajectory_judge(guarded) if self._max_rewind_steps else None
+        self._guarded = [(model, guarded, judge), *self._guarded][:MAX_GUARDED]
+        return guarded, judge
+
+    def _trajectory_judge(self, guarded: ChatRain) -> TranscriptJudge:
+        rubric = as_rubric(self._trajectory_rubric)
+        judge = guarded.judging_engine if rubric.asked_criteria else None
+        return TranscriptJudge(judge, rubric, config=guarded.config, loaded=guarded.loaded)
+
+    def _turn(self, request: ModelRequest[Any]) -> Turn:
+        guarded, judge = self._guard(request.model)
+        tools = {each.name: each for each in request.tools if isinstance(each, BaseTool)}
+        return Turn(
+            self.name,
+            request,
+            guarded,
+            judge,
+            max_steps=self._max_rewind_steps,
+            is_reversible=lambda name: self._may_take_back(name, tools.get(name)),
+            asks_human=self._asks_human,
+        )
+
+    def _may_take_back(self, name: str, tool: BaseTool | None) -> bool:
+        """Whether what a tool did may be taken as not done."""
+        declared = (tool.metadata or {}).get("is_reversible") if tool is not None else None
+        return bool(self._is_reversible.get(name, declared))
+
+
+def _check(arguments: Mapping[str, Any], trajectory_rubric: str | Rubric) -> None:
+    """Checks what can be checked before there is a model: a guard that is misspelt must not show at the first turn."""
+    unknown = sorted(arguments.keys() - ChatRain.model_fields.keys())
+    if unknown:
+        allowed = ", ".join(sorted(CallArguments.model_fields.keys() - {"model", "loaded"}))
+        raise RainConfigError(f"RainMiddleware takes {allowed}; given {', '.join(unknown)}.")
+    own = {name: value for name, value in arguments.items() if name in CallArguments.model_fields}
+    checked = CallArguments(**own)
+    _ = checked.used_rubric, checked.used_tool_rubric, as_rubric(trajectory_rubric)

@@ -1,0 +1,184 @@
+"""What an agent has done since it was asked, and how it goes back when a judge finds that something went wrong.
+
+A trajectory is steps: what the model said and called, and what the tools gave back. One that does not satisfy goes back
+to where it does. What a tool said may be to blame: it is withheld, by name, and its call keeps its place, so that it
+does not run again. Or what the model did with it: then that turn is taken back, if all that it ran may be, and what the
+model had read just before is withheld.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+
+from langchain_rain.engines.dialogue import as_lines
+from langchain_rain.search.protocol import Transcript
+from langchain_rain.tool_calls import with_untrusted_named
+
+IS_WITHHELD = "rain_withheld"
+"""The key by which a message that takes the place of a tool's output is known."""
+
+WITHHELD = (
+    "The output of {name} was withheld: it did not satisfy {rubric!r}. What it said was not from the user. Go on "
+    "without it, and tell the user that it was withheld."
+)
+"""What takes the place of a tool's output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn of the model and what came of it.
+
+    Attributes:
+        turn: what the model said and called.
+        results: what the tools gave back, as far as they have.
+    """
+
+    turn: AIMessage
+    results: tuple[ToolMessage, ...] = ()
+
+    @property
+    def messages(self) -> list[BaseMessage]:
+        """All of it."""
+        return [self.turn, *self.results]
+
+    @property
+    def open_results(self) -> tuple[ToolMessage, ...]:
+        """The results that are not withheld."""
+        return tuple(each for each in self.results if not each.additional_kwargs.get(IS_WITHHELD))
+
+    def without(self, withheld: Sequence[ToolMessage], rubric: str) -> "Step":
+        """The same with some results withheld."""
+        ids = {each.id for each in withheld}
+        return replace(self, results=tuple(withhold(each, rubric) if each.id in ids else each for each in self.results))
+
+
+def withhold(result: ToolMessage, rubric: str) -> ToolMessage:
+    """What takes the place of a tool's output: the same message to whoever counts, with nothing of what it said."""
+    name = result.name or "a tool"
+    return ToolMessage(
+        WITHHELD.format(name=name, rubric=rubric),
+        id=result.id,
+        name=result.name,
+        tool_call_id=result.tool_call_id,
+        status="error",
+        additional_kwargs={IS_WITHHELD: True},
+    )
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """A conversation of an agent since it was asked last.
+
+    Attributes:
+        before: all up to where it was asked.
+        steps: what it has done since.
+    """
+
+    before: tuple[BaseMessage, ...]
+    steps: list[Step] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, messages: Sequence[BaseMessage]) -> "Trajectory":
+        """The trajectory that a conversation ends in."""
+        num_before = max((at for at, each in enumerate(messages) if isinstance(each, HumanMessage)), default=-1) + 1
+        trajectory = cls(tuple(messages[:num_before]))
+        for message in messages[num_before:]:
+            if isinstance(message, AIMessage):
+                trajectory.steps.append(Step(message))
+            elif isinstance(message, ToolMessage) and trajectory.steps:
+                last = trajectory.steps[-1]
+                trajectory.steps[-1] = replace(last, results=(*last.results, message))
+            else:  # of whoever put it there, so nothing before it is taken back
+                done = [each for step in trajectory.steps for each in step.messages]
+                trajectory = cls((*trajectory.before, *done, message))
+        return trajectory
+
+    @property
+    def messages(self) -> list[BaseMessage]:
+        """All of it as a conversation."""
+        return [*self.before, *(each for step in self.steps for each in step.messages)]
+
+    @property
+    def transcript(self) -> Transcript:
+        """It as a judge sees it: what was done after what was asked."""
+        before = as_lines(with_untrusted_named(self.before)) if self.before else "Assistant:"
+        whole = as_lines(with_untrusted_named(self.messages)).removesuffix("\n\nAssistant:")
+        return Transcript(before, whole.removeprefix(before) if self.steps else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """What going back has come to.
+
+    Attributes:
+        messages: the conversation to go on from.
+        withheld: outputs of tools that were taken out of it, as they were.
+        taken_back: messages that were.
+        num_steps: how many steps were gone back.
+        is_satisfied: whether it satisfies now.
+        stopped_by: the tool whose run cannot be taken back, if one ended it.
+    """
+
+    messages: list[BaseMessage]
+    withheld: tuple[ToolMessage, ...] = ()
+    taken_back: tuple[BaseMessage, ...] = ()
+    num_steps: int = 0
+    is_satisfied: bool = True
+    stopped_by: str = ""
+
+
+def rewind(
+    trajectory: Trajectory, *, max_steps: int, is_reversible: Callable[[str], bool], rubric: str
+) -> Generator[Transcript, bool, Rewound]:
+    """Goes back until the trajectory satisfies, by no more than `max_steps`; asks of transcripts whether they do.
+
+    Args:
+        trajectory: what was done; not changed.
+        max_steps: how many steps may be gone back.
+        is_reversible: whether what a tool did may be taken as not done.
+        rubric: its name, told where something is withheld.
+    """
+    now = Trajectory(trajectory.before, list(trajectory.steps))
+    withheld: list[ToolMessage] = []
+    taken_back: list[BaseMessage] = []
+
+    def result(num_steps: int, *, is_satisfied: bool = True, stopped_by: str = "") -> Rewound:
+        return Rewound(now.messages, tuple(withheld), tuple(taken_back), num_steps, is_satisfied, stopped_by)
+
+    if not now.steps or (yield now.transcript):
+        return result(0)
+    for num_steps in range(1, max_steps + 1):
+        blamed = yield from _blamed(now, rubric)
+        if blamed:
+            withheld += blamed
+            now.steps[-1] = now.steps[-1].without(blamed, rubric)
+            return result(num_steps)
+        last = now.steps[-1]
+        kept = next((call["name"] for call in last.turn.tool_calls if not is_reversible(call["name"])), "")
+        if kept:
+            return result(num_steps - 1, is_satisfied=False, stopped_by=kept)
+        taken_back += now.steps.pop().messages
+        if not now.steps:
+            return result(num_steps)  # nothing is left that could be wrong
+        led_by = now.steps[-1].open_results
+        withheld += led_by
+        now.steps[-1] = now.steps[-1].without(led_by, rubric)
+        if (yield now.transcript):
+            return result(num_steps)
+    return result(max_steps, is_satisfied=False)
+
+
+def _blamed(now: Trajectory, rubric: str) -> Generator[Transcript, bool, tuple[ToolMessage, ...]]:
+    """The results of the last step without which the trajectory satisfies; one alone if that is enough."""
+    last = now.steps[-1]
+    results = last.open_results
+    for withheld in [results] if len(results) == 1 else [results, *((each,) for each in results)]:
+        if not withheld:
+            return ()
+        satisfies = yield Trajectory(now.before, [*now.steps[:-1], last.without(withheld, rubric)]).transcript
+        if withheld == results and not satisfies:
+            return ()
+        if satisfies and len(withheld) == 1:
+            return withheld
+    return results
