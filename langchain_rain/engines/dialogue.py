@@ -82,18 +82,30 @@ def said_in_full(message: AIMessage) -> str:
     """All that a message of a chat model brings to the caller, thoughts and unreadable calls too, to be judged.
 
     Raises:
-        EngineError: it holds an image, or something else that cannot be read.
+        EngineError: it holds an image, half of a character, or something else that cannot be read.
     """
-    parts = [said(message)]
-    for block in message.content if isinstance(message.content, list) else []:
-        if isinstance(block, dict):
-            kind = str(block.get("type"))
-            if kind in OPAQUE_BLOCKS:
-                raise EngineError(f"A message with a content block of type {kind!r} cannot be judged.")
-            rest = {name: value for name, value in block.items() if name not in ("type", "text", "index", "signature")}
-            parts += [_as_json(rest)] if any(rest.values()) else []
+    opaque = next((kind for kind in _other_blocks(message) if kind in OPAQUE_BLOCKS), None)
+    if opaque is not None:
+        raise EngineError(f"A message with a content block of type {opaque!r} cannot be judged.")
+    parts = [said_with_blocks(message)]
     parts += [_as_json(call) for call in message.invalid_tool_calls]
     parts += [_as_json(message.additional_kwargs)] if any(message.additional_kwargs.values()) else []
+    text = "\n".join(part for part in parts if part)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # no conversation that it became a part of could be judged any more
+        raise EngineError("A message that is not valid Unicode text cannot be judged.") from error
+    return text
+
+
+def said_with_blocks(message: BaseMessage) -> str:
+    """What a message says, and what its content blocks hold beside their text, but for images and the like."""
+    parts = [said(message)]
+    for block in message.content if isinstance(message.content, list) else []:
+        if isinstance(block, dict) and block.get("type") not in OPAQUE_BLOCKS:
+            known = ("type", "index", "signature", *(("text",) if block.get("type") == "text" else ()))
+            rest = {name: value for name, value in block.items() if name not in known}
+            parts += [_as_json(rest)] if any(rest.values()) else []
     return "\n".join(part for part in parts if part)
 
 
