@@ -168,6 +168,8 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
                 return guarded, judge
         if isinstance(model, ChatRain):
             rubric = self._arguments["tool_rubric"]
+            if rubric is not None and model.tool_rubric is not None:
+                raise RainConfigError("tool_rubric: the agent's ChatRain has one already; give it to one of them.")
             guarded = model if rubric is None else model.model_copy(update={"tool_rubric": rubric})
             guarded.load()
         else:
