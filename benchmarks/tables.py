@@ -15,6 +15,7 @@ FOLDER = Path(__file__).resolve().parent
 NAMES = (
     *("against_vanilla", "against_naive", "scaling", "memory", "repairs"),
     *("servers", "client_overhead", "data_parallel"),
+    "agent_attacks",
 )
 MARK = "<!-- What follows is written by `python -m benchmarks.tables`. -->\n"
 
