@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 CORE := langchain_rain/search/*,langchain_rain/rubrics/*,langchain_rain/drivers.py,langchain_rain/budget.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-servers check demo-eval rubric-eval bench bench-servers demo-model rubric-schema clean
+.PHONY: help venv demo test test-servers check demo-eval rubric-eval bench bench-agents bench-servers demo-model rubric-schema clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ bench: venv  ## cost and speed against plain sampling, how they grow, memory, re
 	for name in against_vanilla against_naive scaling memory repairs telemetry llama_index_loop; do \
 	  $(BIN)/python -m benchmarks.$$name --threads $(THREADS) --out benchmarks/results/$$name.json || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.tables
+
+bench-agents: venv  ## what guards of agents stop, and what in error (a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.agent_attacks --threads 1 --out benchmarks/results/agent_attacks.json
 	$(BIN)/python -m benchmarks.tables
 
 bench-servers: venv  ## quality, cache, client and scaling with real inference servers (25 minutes); after test-servers

@@ -16,6 +16,7 @@ NAMES = (
     *("against_vanilla", "against_naive", "scaling", "memory", "repairs", "telemetry"),
     *("servers", "client_overhead", "data_parallel"),
     "llama_index_loop",
+    "agent_attacks",
 )
 MARK = "<!-- What follows is written by `python -m benchmarks.tables`. -->\n"
 

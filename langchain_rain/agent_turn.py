@@ -146,7 +146,7 @@ class Turn:
             assert self.refusal is not None
             response = ModelResponse(result=[self.refusal])
         kept, changes = dict(self._kept), self._changes()
-        if self._rewound is not None and self._rewound.num_steps:
+        if self._rewound is not None and (self._rewound.num_steps or self._rewound.withheld):
             kept["num_steps"] += self._rewound.num_steps
             kept["withheld"] = [*kept["withheld"], *self._rewound.withheld]
             kept["taken_back"] = [*kept["taken_back"], *self._rewound.taken_back]

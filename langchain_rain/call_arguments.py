@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -99,7 +100,7 @@ class CallArguments(RainArguments):
             of_calls.judge,
             rubric,
             lambda text: reader_of().calls(text),
-            before_call(messages),
+            partial(before_call, messages),
             config.accept_value,
             self.unjudged_tools,
             self._rejected if self._rejected is not None else [],

@@ -66,9 +66,11 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         rubric: what each turn is judged by, as of `ChatRain`.
         judge: who judges; None for the agent's model.
         tool_rubric: what each tool call is judged by before it runs; None for nothing of its own. Patterns and
-            functions (`tool_calls.proposed_call`) check arguments exactly.
+            functions (`tool_calls.proposed_call`) check arguments exactly, and each of them that finds against a call
+            rules it out, however criteria are aggregated.
         trajectory_rubric: what all that was done since the last human message is judged by, each time before the model
-            goes on from outputs of tools; None: `rubric`, if `max_rewind_steps` is not 0.
+            goes on from outputs of tools, those included that the run before ended with; None: `rubric`, if
+            `max_rewind_steps` is not 0.
         max_rewind_steps: how many steps may be gone back, for one human message, where the trajectory does not satisfy.
         is_reversible: of each tool by its name whether what it did may be taken as not done, so that its call can be
             taken back; else as its `metadata["is_reversible"]` says. A tool that nothing is said of is not.
@@ -178,6 +180,8 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
                 return guarded, judge
         if isinstance(model, ChatRain):
             rubric = self._arguments["tool_rubric"]
+            if rubric is not None and model.tool_rubric is not None:
+                raise RainConfigError("tool_rubric: the agent's ChatRain has one already; give it to one of them.")
             guarded = model if rubric is None else model.model_copy(update={"tool_rubric": rubric})
             guarded.load()
         else:

@@ -6,15 +6,16 @@ told what was wrong.
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from langchain_core.messages import BaseMessage, ToolCall, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 
 from langchain_rain.engines.base import Engine
 from langchain_rain.engines.callables import CallableEngine, JudgedText
-from langchain_rain.engines.dialogue import as_lines, said
+from langchain_rain.engines.dialogue import as_lines, said_with_blocks
 from langchain_rain.errors import RainConfigError
 from langchain_rain.rubrics import Rubric
 from langchain_rain.search.protocol import AppliesTo, Judge, Steps, Transcript, Verdict, together
@@ -64,15 +65,21 @@ def spelled(call: ToolCall) -> str:
     return json.dumps({"tool": call["name"], "args": call["args"]}, ensure_ascii=False, default=str)
 
 
-def before_call(messages: Sequence[BaseMessage]) -> str:
-    """What stands before a call that is judged: the conversation, in which what tools have said is named so."""
-    return f"{as_lines(with_untrusted_named(messages)).removesuffix(':')} {PROPOSAL}"
+def before_call(messages: Sequence[BaseMessage], made_before: Sequence[ToolCall] = ()) -> str:
+    """What stands before a call that is judged: the conversation, in which what tools have said is named so.
+
+    Args:
+        messages: the conversation.
+        made_before: calls that stand before it in its message, which may break together a rule that each keeps.
+    """
+    made = [AIMessage("", tool_calls=list(made_before))] if made_before else []
+    return f"{as_lines([*with_untrusted_named(messages), *made]).removesuffix(':')} {PROPOSAL}"
 
 
 def with_untrusted_named(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """The conversation as a judge sees it: what a tool has said is named so."""
     return [
-        ToolMessage(f"[{UNTRUSTED} {each.name or 'a tool'}]\n{said(each)}", tool_call_id=each.tool_call_id)
+        ToolMessage(f"[{UNTRUSTED} {each.name or 'a tool'}]\n{said_with_blocks(each)}", tool_call_id=each.tool_call_id)
         if isinstance(each, ToolMessage)
         else each
         for each in messages
@@ -107,20 +114,22 @@ class CallsJudge:
         of_calls: of a call.
         rubric: what a call is judged by.
         calls_in: finds the calls in an answer.
-        before: the conversation as it stands before a call.
+        before: the conversation as it stands before a call, given those that stand before it in its message.
         accept_value: from which value on a call satisfies.
         unjudged: names of tools whose calls are nothing that runs, as those that stand for structured output.
         rejected: the calls of the message that was ruled out last for one of them.
+        named: tool and criterion by what they are called together in the verdicts so far.
     """
 
     judge: Judge
     of_calls: Judge
     rubric: Rubric
     calls_in: CallsIn
-    before: str
+    before: Callable[[Sequence[ToolCall]], str]
     accept_value: float
     unjudged: Collection[str] = ()
     rejected: list[RejectedCall] = field(default_factory=list)
+    named: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     can_veto = True
 
@@ -133,36 +142,43 @@ class CallsJudge:
         """Judges a transcript and the calls in it side by side."""
         calls = [each for each in self.calls_in(transcript.answer) if each["name"] not in self.unjudged]
         verdict, *of_calls = yield from together(
-            self.judge(transcript), *(self.of_calls(Transcript(self.before, spelled(each))) for each in calls)
+            self.judge(transcript),
+            *(self.of_calls(Transcript(self.before(calls[:at]), spelled(each))) for at, each in enumerate(calls)),
         )
-        judged = [
-            RejectedCall(call, own, own.satisfies(self.accept_value)) for call, own in zip(calls, of_calls, strict=True)
-        ]
+        judged = [RejectedCall(call, own, self._is_satisfied(own)) for call, own in zip(calls, of_calls, strict=True)]
+        for each in judged:
+            tool = each.call["name"]
+            self.named |= {_name(tool, name): (tool, name) for name in each.verdict.values}
         if all(each.is_satisfied for each in judged):
             return _with_calls(verdict, judged)
         self.rejected[:] = judged
         return _ruled_out(_with_calls(verdict, judged), judged)
 
+    def _is_satisfied(self, verdict: Verdict) -> bool:
+        """Whether a call may run: what a pattern or a function finds against it, no other criterion makes up for."""
+        exact = [each.name for each in self.rubric.criteria if each.kind in ("pattern", "callable")]
+        return verdict.satisfies(self.accept_value) and all(verdict.values.get(name, 0.0) >= 0 for name in exact)
+
     def guidance(self, verdict: Verdict) -> str:
         """What was wrong with the answer, and what with its calls."""
         wishes = {criterion.name: criterion.wish for criterion in self.rubric.criteria}
-        rejected = [(tool, name) for tool, name in map(_parted, verdict.vetoed_by) if tool]
-        of_calls = [f"- Your call of {tool} was rejected. Wanted is: {wishes[name]}" for tool, name in rejected]
+        rejected = [self.named[name] for name in verdict.vetoed_by if name in self.named]
+        of_calls = [f"- Your call of {_shown(tool)} was rejected. Wanted is: {wishes[name]}" for tool, name in rejected]
         if of_calls:
             of_calls.insert(0, "Do without these tool calls, or make them otherwise:")
-        text_is_bad = any(value <= 0 for name, value in verdict.values.items() if not _parted(name)[0])
+        text_is_bad = any(value <= 0 for name, value in verdict.values.items() if name not in self.named)
         of_text = [self.judge.guidance(verdict)] if text_is_bad or not of_calls else []
         return "\n".join([*of_text, *of_calls])
 
 
-SEPARATOR = " / "
-"""Between the name of a tool and that of a criterion of its rubric, in verdicts."""
+def _name(tool: str, criterion: str) -> str:
+    """What a criterion is called in verdicts, where those of the answer itself stand beside it."""
+    return f"{tool} / {criterion}"
 
 
-def _parted(name: str) -> tuple[str, str]:
-    """The tool and the criterion that a name in a verdict stands for; no tool for a criterion of the answer itself."""
-    tool, separator, criterion = name.rpartition(SEPARATOR)
-    return (tool, criterion) if separator else ("", name)
+def _shown(tool: str) -> str:
+    """The name of a tool as it may stand in a system message; the model gave it, and what led the model may speak."""
+    return tool if re.fullmatch(r"[\w.-]{1,64}", tool) else "a tool of no such name"
 
 
 def _with_calls(verdict: Verdict, judged: Sequence[RejectedCall]) -> Verdict:
@@ -170,7 +186,7 @@ def _with_calls(verdict: Verdict, judged: Sequence[RejectedCall]) -> Verdict:
     values = dict(verdict.values)
     for each in judged:
         for name, value in each.verdict.values.items():
-            key = f"{each.call['name']}{SEPARATOR}{name}"
+            key = _name(each.call["name"], name)
             values[key] = min(value, values.get(key, 1.0))
     return replace(verdict, values=values)
 
@@ -179,7 +195,7 @@ def _ruled_out(verdict: Verdict, judged: Sequence[RejectedCall]) -> Verdict:
     """A veto: what holds a call that does not satisfy is given to nobody, under no policy."""
     bad = [each for each in judged if not each.is_satisfied]
     by = [
-        f"{each.call['name']}{SEPARATOR}{name}"
+        _name(each.call["name"], name)
         for each in bad
         for name in each.verdict.vetoed_by
         or each.verdict.abstained

@@ -8,6 +8,7 @@ model had read just before is withheld.
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
@@ -73,38 +74,52 @@ class Trajectory:
     Attributes:
         before: all up to where it was asked.
         steps: what it has done since.
+        asked_since: what was asked before the model went on from the last outputs of tools: its run had ended there, so
+            nobody has judged them yet.
     """
 
     before: tuple[BaseMessage, ...]
     steps: list[Step] = field(default_factory=list)
+    asked_since: tuple[BaseMessage, ...] = ()
 
     @classmethod
     def of(cls, messages: Sequence[BaseMessage]) -> "Trajectory":
         """The trajectory that a conversation ends in."""
-        num_before = max((at for at, each in enumerate(messages) if isinstance(each, HumanMessage)), default=-1) + 1
-        trajectory = cls(tuple(messages[:num_before]))
-        for message in messages[num_before:]:
+        num_done = len(messages) - sum(1 for _ in takewhile(_is_human, reversed(messages)))
+        if num_done == 0 or not isinstance(messages[num_done - 1], ToolMessage):
+            num_done = len(messages)
+        done, asked_since = messages[:num_done], tuple(messages[num_done:])
+        num_before = max((at for at, each in enumerate(done) if isinstance(each, HumanMessage)), default=-1) + 1
+        trajectory = cls(tuple(done[:num_before]), asked_since=asked_since)
+        for message in done[num_before:]:
             if isinstance(message, AIMessage):
                 trajectory.steps.append(Step(message))
             elif isinstance(message, ToolMessage) and trajectory.steps:
                 last = trajectory.steps[-1]
                 trajectory.steps[-1] = replace(last, results=(*last.results, message))
             else:  # of whoever put it there, so nothing before it is taken back
-                done = [each for step in trajectory.steps for each in step.messages]
-                trajectory = cls((*trajectory.before, *done, message))
+                trajectory = cls((*trajectory.before, *trajectory._done, message), asked_since=asked_since)
         return trajectory
 
     @property
     def messages(self) -> list[BaseMessage]:
         """All of it as a conversation."""
-        return [*self.before, *(each for step in self.steps for each in step.messages)]
+        return [*self.before, *self._done, *self.asked_since]
+
+    @property
+    def _done(self) -> list[BaseMessage]:
+        return [each for step in self.steps for each in step.messages]
 
     @property
     def transcript(self) -> Transcript:
         """It as a judge sees it: what was done after what was asked."""
         before = as_lines(with_untrusted_named(self.before)) if self.before else "Assistant:"
-        whole = as_lines(with_untrusted_named(self.messages)).removesuffix("\n\nAssistant:")
+        whole = as_lines(with_untrusted_named([*self.before, *self._done])).removesuffix("\n\nAssistant:")
         return Transcript(before, whole.removeprefix(before) if self.steps else "")
+
+
+def _is_human(message: BaseMessage) -> bool:
+    return isinstance(message, HumanMessage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +154,7 @@ def rewind(
         is_reversible: whether what a tool did may be taken as not done.
         rubric: its name, told where something is withheld.
     """
-    now = Trajectory(trajectory.before, list(trajectory.steps))
+    now = replace(trajectory, steps=list(trajectory.steps))
     withheld: list[ToolMessage] = []
     taken_back: list[BaseMessage] = []
 
@@ -166,6 +181,10 @@ def rewind(
         now.steps[-1] = now.steps[-1].without(led_by, rubric)
         if (yield now.transcript):
             return result(num_steps)
+    blamed = yield from _blamed(now, rubric)
+    if blamed:  # it may go back no further, and yet nobody is to read this when asked again
+        withheld += blamed
+        now.steps[-1] = now.steps[-1].without(blamed, rubric)
     return result(max_steps, is_satisfied=False)
 
 

@@ -83,19 +83,31 @@ def said_in_full(message: BaseMessage) -> str:
     """All that a message brings to whoever gets it, thoughts and unreadable calls too, to be judged.
 
     Raises:
-        EngineError: it holds an image, or something else that cannot be read.
+        EngineError: it holds an image, half of a character, or something else that cannot be read.
     """
-    parts = [said(message)]
-    for block in message.content if isinstance(message.content, list) else []:
-        if isinstance(block, dict):
-            kind = str(block.get("type"))
-            if kind in OPAQUE_BLOCKS:
-                raise EngineError(f"A message with a content block of type {kind!r} cannot be judged.")
-            read = ("text",) if kind == "text" and isinstance(block.get("text"), str) else ()
-            rest = {name: value for name, value in block.items() if name not in ("type", "index", "signature", *read)}
-            parts += [_as_json(rest)] if any(rest.values()) else []
+    opaque = next((kind for kind in _other_blocks(message) if kind in OPAQUE_BLOCKS), None)
+    if opaque is not None:
+        raise EngineError(f"A message with a content block of type {opaque!r} cannot be judged.")
+    parts = [said_with_blocks(message)]
     parts += [_as_json(call) for call in getattr(message, "invalid_tool_calls", ())]
     parts += [_as_json(message.additional_kwargs)] if any(message.additional_kwargs.values()) else []
+    text = "\n".join(part for part in parts if part)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # no conversation that it became a part of could be judged any more
+        raise EngineError("A message that is not valid Unicode text cannot be judged.") from error
+    return text
+
+
+def said_with_blocks(message: BaseMessage) -> str:
+    """What a message says, and what its content blocks hold beside their text, but for images and the like."""
+    parts = [said(message)]
+    for block in message.content if isinstance(message.content, list) else []:
+        if isinstance(block, dict) and block.get("type") not in OPAQUE_BLOCKS:
+            is_text = block.get("type") == "text" and isinstance(block.get("text"), str)
+            known = ("type", "index", "signature", *(("text",) if is_text else ()))
+            rest = {name: value for name, value in block.items() if name not in known}
+            parts += [_as_json(rest)] if any(rest.values()) else []
     return "\n".join(part for part in parts if part)
 
 
