@@ -21,7 +21,7 @@ from langchain_rain.engines.callables import JudgedText
 from langchain_rain.middleware import RainMiddleware
 from langchain_rain.tool_calls import proposed_call
 from tests.conformance.listening import MODES
-from tests.fake_chat_models import FakeChat, in_turn
+from tests.fake_chat_models import FakeChat
 from tests.tiny_models import UNTRIED
 
 MARK = "xyzzy"
@@ -110,7 +110,7 @@ class World:
     """An agent on a scripted model.
 
     Args:
-        answers: of the model, one a call.
+        answers: of the model, one a call, the last again and again; `answers` are those to come.
         reply: what the model answers by instead.
         kind: how it writes, one of `WRITERS`.
         says: what files hold.
@@ -130,10 +130,11 @@ class World:
         **arguments: Any,
     ) -> None:
         self.done: Done = []
-        self.writer = WRITERS[kind](reply=reply or in_turn(*answers))
+        self.answers = list(answers)
+        self.writer = WRITERS[kind](reply=reply or self._next)
         self.agent: Any = create_agent(
-            self.writer,
             **{
+                "model": self.writer,
                 "tools": tools(self.done, **(says or {})),
                 "middleware": middleware(rain(**arguments)),
                 "checkpointer": InMemorySaver(),
@@ -141,6 +142,9 @@ class World:
             },
         )
         self.config: RunnableConfig = {"configurable": {"thread_id": "desk"}}
+
+    def _next(self, messages: Sequence[BaseMessage], arguments: Any) -> AIMessage:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     @property
     def num_drafts(self) -> int:
