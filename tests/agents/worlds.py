@@ -71,6 +71,11 @@ def dislikes_marks(transcript: str) -> float:
     return -1.0 if MARK in transcript else 1.0
 
 
+def dislikes_marked_answers(text: JudgedText) -> float:
+    """Judges an answer by itself, whatever was said before."""
+    return dislikes_marks(text.answer)
+
+
 def is_unmarked(text: JudgedText) -> float:
     """Judges a call."""
     return -1.0 if MARK in str(dict(proposed_call(text).args)) else 1.0
@@ -132,11 +137,12 @@ class World:
         self.done: Done = []
         self.answers = list(answers)
         self.writer = WRITERS[kind](reply=reply or self._next)
+        self.guard = rain(**arguments)
         self.agent: Any = create_agent(
             **{
                 "model": self.writer,
                 "tools": tools(self.done, **(says or {})),
-                "middleware": middleware(rain(**arguments)),
+                "middleware": middleware(self.guard),
                 "checkpointer": InMemorySaver(),
                 **(agent or {}),
             },
