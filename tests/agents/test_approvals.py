@@ -1,10 +1,9 @@
 """A human decides on calls that did not satisfy: on what was shown, from what was kept, whoever goes on with it."""
 
-import asyncio
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from langgraph.types import Command
 from langchain_rain import RainConfigError
 from tests.agents.worlds import (
     ASKED,
+    DONE,
     MARK,
     QUICK,
     REFUSAL,
@@ -34,7 +34,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The v3 streaming protocol:langch
 ONCE = QUICK.model_copy(update={"max_simulations": 1})
 OTHER = f"{MARK}-other"
 MIXED = calling(("write", MARK), ("read", "a"), ("write", OTHER), text="I tidy up.", number=1)
-DONE = AIMessage("All done.")
 GO_ON = None
 """Goes on with a run that was stopped between two steps."""
 
@@ -193,24 +192,15 @@ def test_without_a_checkpointer_nobody_can_be_asked(way: str) -> None:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "checkpoints.sqlite"
-    yield path
-    sqlite3.connect(path).close()
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints.sqlite"
 
 
-def kept_in(file: Path, *answers: AIMessage, **arguments: Any) -> Any:
+@contextmanager
+def kept_in(file: Path | str, *answers: AIMessage) -> Iterator[World]:
     """An agent made anew, on a connection of its own."""
-
-    class Kept:
-        def __enter__(self) -> World:
-            self.saver = SqliteSaver.from_conn_string(str(file))
-            return asking(*answers, **{"agent": {"checkpointer": self.saver.__enter__()}, **arguments})
-
-        def __exit__(self, *raised: Any) -> None:
-            self.saver.__exit__(*raised)
-
-    return Kept()
+    with SqliteSaver.from_conn_string(str(file)) as saver:
+        yield asking(*answers, agent={"checkpointer": saver})
 
 
 def test_another_agent_on_another_connection_goes_on_with_what_was_shown(file: Path) -> None:
@@ -237,14 +227,13 @@ async def test_it_goes_on_asynchronously_too(file: Path) -> None:
         out = await world.agent.ainvoke(decisions("reject", "approve"), world.config)
         assert sorted(world.done) == [("read", "a"), ("write", OTHER)]
         assert_state_is_clean(out, rejected=[])
-    await asyncio.sleep(0)
 
 
 RESUMING = """
 import sys
 from langgraph.types import Command
-from tests.agents.test_approvals import DONE, decisions, kept_in
-from tests.agents.worlds import assert_state_is_clean
+from tests.agents.test_approvals import decisions, kept_in
+from tests.agents.worlds import DONE, assert_state_is_clean
 with kept_in(sys.argv[1], DONE) as world:
     out = world.ask(decisions("approve", "reject"))
     assert_state_is_clean(out, rejected=[])

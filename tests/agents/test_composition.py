@@ -1,7 +1,6 @@
 """Other middleware beside the guard, before it and after it: the guard stays on, and each does what it is for."""
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,11 +14,14 @@ from langchain.agents.middleware import (
 from langchain.agents.middleware.types import AgentMiddleware, ModelResponse, hook_config
 from langchain_core.messages import AIMessage, HumanMessage
 
-from langchain_rain import ChatRain, EngineError, PatternCriterion, RainConfigError, Rubric, UnsatisfiedError
+from langchain_rain import EngineError, PatternCriterion, RainConfigError, Rubric, UnsatisfiedError
 from langchain_rain.middleware import MAX_GUARDED
 from tests.agents.test_approvals import ONCE, decisions
 from tests.agents.test_rewinding import withheld_of
 from tests.agents.worlds import (
+    BAD,
+    DONE,
+    GOOD,
     MARK,
     QUICK,
     REFUSAL,
@@ -28,28 +30,16 @@ from tests.agents.worlds import (
     World,
     assert_nothing_rejected_is_in,
     assert_state_is_clean,
+    beside,
     calling,
     dislikes_marked_answers,
     dislikes_marks,
-    rain,
+    either_side,
     run,
 )
 from tests.fake_chat_models import FakeChat, in_turn
-from tests.tiny_models import UNTRIED
 
 pytestmark = pytest.mark.filterwarnings("ignore:The v3 streaming protocol:langchain_core._api.LangChainBetaWarning")
-
-DONE = AIMessage("All done.")
-BAD = calling(("write", MARK), text=f"I write {MARK}.", number=9)
-GOOD = calling(("write", "a"), number=1)
-
-either_side = pytest.mark.parametrize("is_first", [True, False], ids=["guard first", "guard last"])
-
-
-def beside(*others: Any, is_first: bool) -> Callable[[Any], Sequence[Any]]:
-    """The guard with other middleware after or before it."""
-    return lambda guard: [guard, *others] if is_first else [*others, guard]
-
 
 # --- LangChain's own ---------------------------------------------------------------------------------------------
 
@@ -287,6 +277,21 @@ def test_a_fallback_is_guarded_too(*, is_first: bool) -> None:
     assert (world.done, len(fallback.asked)) == ([("write", "a")], 4)
 
 
+class Varying(AgentMiddleware[Any, Any, Any]):
+    """Has the same model answer, but otherwise."""
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        request = request.override(model=request.model)
+        return handler(request.override(model=request.model.model_copy(update={"disable_streaming": True})))
+
+
+@either_side
+def test_a_copy_of_the_guarded_model_is_not_guarded_twice(*, is_first: bool) -> None:
+    world = World(BAD, middleware=beside(Varying(), is_first=is_first))
+    assert world.ask()["messages"][-1].text == REFUSAL
+    assert world.num_drafts == QUICK.max_simulations
+
+
 class Answering(AgentMiddleware[Any, Any, Any]):
     """Answers by itself, or by a model of its own."""
 
@@ -337,91 +342,3 @@ def test_a_jump_back_to_the_model_shows_no_draft(way: str, *, is_first: bool) ->
     assert_state_is_clean(world.state.values)
     assert [str(each.text).strip() for each in world.messages[1:]] == [REFUSAL, "Please, do it otherwise.", "All done."]
     assert world.done == []
-
-
-# --- Two guards --------------------------------------------------------------------------------------------------
-
-
-def without(path: str) -> Rubric:
-    name = path.strip("/")
-    return Rubric(name=name, criteria=(PatternCriterion(name=name, must_not_match=path),))
-
-
-@either_side
-@pytest.mark.parametrize("way", SHOWN)
-def test_of_two_guards_both_judge_text_and_calls(way: str, *, is_first: bool) -> None:
-    def judge(text: str) -> float:
-        return -1.0 if "grumble" in text else 1.0
-
-    other = rain(name="other", judge=judge, tool_rubric=without("/usr/"))
-    rejected = [("write", "/etc/"), ("write", "/usr/")]
-    calls = [calling(each, number=number) for number, each in enumerate(rejected)]
-    world = World(
-        *calls,
-        GOOD,
-        AIMessage("I grumble."),
-        AIMessage(MARK),
-        DONE,
-        kind="streamed",
-        tool_rubric=without("/etc/"),
-        middleware=beside(other, is_first=is_first),
-    )
-    assert_nothing_rejected_is_in(world.hear(way), ["/etc/", "/usr/", "grumble", MARK])
-    assert_state_is_clean(world.state.values)
-    assert world.done == [("write", "a")]
-    assert world.num_drafts == 6
-    assert world.state.values.keys() >= {"messages"}
-
-
-@either_side
-def test_the_second_guard_loads_its_judge_once(*, is_first: bool) -> None:
-    judge = FakeChat(reply=lambda messages, given: AIMessage("A"))
-    other = rain(name="other", judge=judge, tool_rubric=None)
-    reads = [calling(("read", "a"), number=number) for number in range(12)]
-    world = World(*reads, DONE, middleware=beside(other, is_first=is_first))
-    world.ask()
-    (_, guarded, _), *more = other._guarded
-    assert more == []
-    assert len({id(each) for each in guarded.loaded.engines.values()}) == 2  # a writer and the judge
-
-
-@either_side
-def test_two_guards_that_both_go_back_leave_a_state_to_go_on_from(*, is_first: bool) -> None:
-    def judge(text: str) -> float:
-        return -1.0 if "other-poison" in text else 1.0
-
-    other = rain(name="other", judge=judge, tool_rubric=None, max_rewind_steps=2, is_reversible={"read": True})
-    world = World(
-        calling(("read", "a"), ("read", "b"), number=1),
-        DONE,
-        says={"a": MARK, "b": "other-poison"},
-        max_rewind_steps=2,
-        is_reversible={"read": True},
-        middleware=beside(other, is_first=is_first),
-    )
-    out = world.ask()
-    assert_state_is_clean(out, rejected=[])
-    assert out["messages"][-1].text == REFUSAL  # of two in one turn the second may not go back
-
-
-def test_a_chat_rain_with_a_tool_rubric_of_its_own_keeps_it() -> None:
-    writer = FakeChat(reply=in_turn(calling(("write", "/etc/"), number=1), GOOD, DONE))
-    chat = ChatRain(model=writer, judge=lambda text: 1.0, rubric=UNTRIED, tool_rubric=without("/etc/"), config=QUICK)
-    world = World(agent={"model": chat}, tool_rubric=None)
-    world.ask()
-    assert world.done == [("write", "a")]
-    with pytest.raises(RainConfigError, match="tool_rubric: the agent's ChatRain has one of its own"):
-        World(agent={"model": chat}, tool_rubric=without("/usr/")).ask()
-
-
-def test_one_guard_serves_agents_in_many_threads() -> None:
-    guard = rain()
-    worlds = [World(BAD, GOOD, BAD, DONE, middleware=lambda own: [guard]) for _ in range(8)]
-    threads = [threading.Thread(target=world.ask) for world in worlds]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for world in worlds:
-        assert_state_is_clean(world.state.values)
-        assert (world.done, world.num_drafts) == ([("write", "a")], 4)

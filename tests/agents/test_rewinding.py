@@ -25,7 +25,7 @@ from tests.agents.worlds import (
     run,
 )
 from tests.conformance.listening import Ear
-from tests.fake_chat_models import FakeChat
+from tests.fake_chat_models import letter_judge
 
 pytestmark = pytest.mark.filterwarnings("ignore:The v3 streaming protocol:langchain_core._api.LangChainBetaWarning")
 
@@ -88,13 +88,20 @@ def test_nothing_of_what_was_withheld_is_in_the_bookkeeping() -> None:
     assert MARK not in repr(world.state.values)
 
 
-def test_a_judge_that_is_a_model_is_told_of_below_the_run_of_the_node() -> None:
-    judge = FakeChat(reply=lambda messages, given: AIMessage("B" if MARK in str(messages[-1].text) else "A"))
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream messages"])
+def test_judgements_of_a_trajectory_are_below_the_run_of_the_node_and_in_no_stream(way: str) -> None:
+    judge = letter_judge(lambda question: MARK in question)
     heard = Ear()
     world = poisoned(READ_BOTH, AIMessage("All done."), judge=judge)
-    world.agent.invoke({"messages": [HumanMessage(ASKED)]}, {**world.config, "callbacks": [heard]})
-    assert {name for name, *_ in heard.trace} == {"rain_draft", "rain_judgement"}
-    assert len([name for name, *_ in heard.trace if name == "rain_judgement"]) == len(judge.asked)
+    given = {"messages": [HumanMessage(ASKED)]}
+    out = run(way, world.agent, given, {**world.config, "callbacks": [heard]})
+    assert withheld_of(world.messages) == ["call_1_1_b"]
+    judgements = [run_id for name, run_id, *_ in heard.trace if name == "rain_judgement"]
+    assert len(judgements) == len(judge.asked)
+    assert {each for each in judgements if each not in heard.ended} == set()
+    if way == "stream messages":
+        assert {type(message).__name__ for message, _ in out} == {"AIMessageChunk", "ToolMessage"}
+        assert all(len(str(message.text)) != 1 for message, _ in out)
 
 
 # --- A turn is taken back ----------------------------------------------------------------------------------------

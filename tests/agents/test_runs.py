@@ -32,7 +32,7 @@ from tests.agents.worlds import (
 from tests.conformance.listening import kept_by
 from tests.fake_chat_models import FakeChat, in_turn
 from tests.test_chat_standard import CHEAP, tool_engine
-from tests.test_chat_tools import PLACE, WEATHER, get_weather
+from tests.test_chat_tools import PLACE, WEATHER, get_weather, local
 from tests.tiny_models import UNTRIED
 
 pytestmark = pytest.mark.filterwarnings("ignore:The v3 streaming protocol:langchain_core._api.LangChainBetaWarning")
@@ -227,8 +227,21 @@ def test_a_chat_rain_is_not_guarded_twice() -> None:
         chat = ChatRain(model=writer, judge=judge, rubric=UNTRIED, config=QUICK, seed=1)
         agent: Any = create_agent(chat, tools([]), middleware=middleware)
         messages = agent.invoke({"messages": [HumanMessage("Look.")]})["messages"]
-        return judge.num_judgements, len(writer.asked), [each.text for each in messages]
+        return judge.num_judgements, len(writer.asked), [str(each.text) for each in messages]
 
+    assert counted(rain(tool_rubric=None, judge=lambda text: -1.0)) == counted()
+
+
+def test_a_local_chat_rain_costs_no_more_in_the_middleware_than_alone() -> None:
+    def counted(*middleware: Any) -> list[Any]:
+        judge = Counted()
+        agent: Any = create_agent(local(judge=judge), [get_weather], middleware=middleware)
+        messages = agent.invoke({"messages": [HumanMessage(WEATHER)]})["messages"]
+        told = [each.response_metadata["rain"] for each in messages if isinstance(each, AIMessage)]
+        spent = [(each["num_simulations"], each["forward_passes"], each["token_positions"]) for each in told]
+        return [judge.num_judgements, *spent, *(str(each.text) for each in messages)]
+
+    counted()  # so that what can be kept of it is there for both
     assert counted(rain(tool_rubric=None, judge=lambda text: -1.0)) == counted()
 
 

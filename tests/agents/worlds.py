@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import pytest
 from langchain.agents import create_agent
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage, HumanMessage, ToolMessage
@@ -186,6 +187,18 @@ def rain(**arguments: Any) -> RainMiddleware:
         "seed": 1,
     }
     return RainMiddleware(**{**settings, **arguments})
+
+
+DONE = AIMessage("All done.")
+BAD = calling(("write", MARK), text=f"I write {MARK}.", number=9)
+GOOD = calling(("write", "a"), number=1)
+
+either_side = pytest.mark.parametrize("is_first", [True, False], ids=["guard first", "guard last"])
+
+
+def beside(*others: Any, is_first: bool) -> Callable[[RainMiddleware], Sequence[Any]]:
+    """The guard with other middleware after or before it."""
+    return lambda guard: [guard, *others] if is_first else [*others, guard]
 
 
 # --- What must hold after a run ----------------------------------------------------------------------------------
