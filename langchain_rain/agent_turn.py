@@ -1,18 +1,32 @@
 """One call of an agent's model: what it goes on from, who answers, and what of it is remembered."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelRequest, ModelResponse
-from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, RemoveMessage
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    ToolCall,
+    ToolMessage,
+)
+from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 
 from langchain_rain.approvals import pending_calls
+from langchain_rain.callbacks import Run
 from langchain_rain.chat_models import ChatRain
-from langchain_rain.errors import EngineError, UnsatisfiedError
+from langchain_rain.errors import EngineError, RainConfigError, UnsatisfiedError
+from langchain_rain.guarded_requests import GuardedRequest, check_is_guarded, is_refusal, structured
 from langchain_rain.policy import Policy
 from langchain_rain.search.protocol import Transcript
 from langchain_rain.tool_calls import RejectedCall
@@ -22,7 +36,16 @@ from langchain_rain.verdicts import Judged, TranscriptJudge
 logger = logging.getLogger(__name__)
 
 Bookkeeping: TypeAlias = dict[str, Any]
-"""What one middleware remembers in the agent's state, as plain data."""
+"""What one middleware remembers in the agent's state, as plain data.
+
+LangGraph streams a state with all that is private in it, so nothing that was withheld or taken back is kept here.
+"""
+
+AgentPolicy: TypeAlias = Policy | Literal["ask"]
+"""As of `ChatRain`; "ask" lets a human decide on calls that do not satisfy."""
+
+SUMMARY = "summarization"
+"""How LangChain's middleware marks a message that stands for those it has summarised."""
 
 
 class Turn:
@@ -33,9 +56,10 @@ class Turn:
         request: what the agent asks of its model.
         guarded: who answers instead.
         judge: of trajectories; None where none is judged.
+        guard: makes a guarded model of another one.
         max_steps: how many steps may be gone back for one human message.
         is_reversible: whether what a tool did may be taken as not done.
-        asks_human: whether a human decides on calls that do not satisfy.
+        on_unsatisfied: what happens to a trajectory, or with "ask" to calls, that do not satisfy in the end.
 
     Attributes:
         request: of the guarded model, from a trajectory that satisfies.
@@ -50,28 +74,54 @@ class Turn:
         guarded: ChatRain,
         judge: TranscriptJudge | None,
         *,
+        guard: Callable[[BaseChatModel], ChatRain],
         max_steps: int,
         is_reversible: Callable[[str], bool],
-        asks_human: bool,
+        on_unsatisfied: AgentPolicy,
     ) -> None:
         self._name = name
-        self._guarded = guarded.model_copy(update={"unjudged_tools": guarded.unjudged_tools | structured(request)})
         self._rejected: list[RejectedCall] = []
-        self._guarded._rejected = self._rejected
-        self.request = request.override(model=self._guarded)
+        self._structured = structured(request)
+        self._guarded = self._for_turn(guarded)
+
+        def guard_another(model: BaseChatModel) -> BaseChatModel:
+            if self._guards(model):
+                return model
+            outer = request.override(model=model).model  # of another guard's request, whose guard comes first
+            return self._for_turn(guard(outer))
+
+        is_rewound = isinstance(request, GuardedRequest) and request.is_rewound
+        self.request = GuardedRequest.of(request.override(model=self._guarded), guard_another)
         self._judge = judge
-        self._asks_human = asks_human
+        self._asks_human = on_unsatisfied == "ask"
+        self._on_unsatisfied: Policy = "refuse" if on_unsatisfied == "ask" else on_unsatisfied
         self._kept = self._remembered()
         self._judged: Judged | None = None
         self._rewound: Rewound | None = None
         self.refusal: AIMessage | None = None
         self.transcript: Transcript | None = None
+        self._ids = _ids_in_state(request)
         trajectory = Trajectory.of(request.messages)
         if judge is not None and trajectory.steps and trajectory.steps[-1].results:
-            left = max_steps - self._kept["num_steps"]
+            # Of two that go back in one turn, the changes of one would undo those of the other.
+            left = 0 if is_rewound else max_steps - self._kept["num_steps"]
             rubric = judge.rubric().name
             self._rewinding = rewind(trajectory, max_steps=left, is_reversible=is_reversible, rubric=rubric)
             self._go_on(None)
+
+    def _for_turn(self, guarded: ChatRain) -> ChatRain:
+        """A guarded model that lets structured output pass and tells of the calls it rejects."""
+        copy = guarded.model_copy(update={"unjudged_tools": guarded.unjudged_tools | self._structured})
+        copy._rejected = self._rejected
+        return copy
+
+    def _guards(self, model: Any) -> bool:
+        """Whether a model is guarded by this turn, perhaps inside of another guard."""
+        while isinstance(model, ChatRain):
+            if model._rejected is self._rejected:
+                return True
+            model = model.model
+        return False
 
     @property
     def judge(self) -> TranscriptJudge:
@@ -85,9 +135,14 @@ class Turn:
         self._go_on(judged.is_satisfied)
 
     def fail(self, error: EngineError) -> None:
-        """Takes that nobody could judge `transcript`; goes by `on_error`."""
+        """Ends the run by `on_error`, as `transcript` could not be judged.
+
+        Raises:
+            EngineError: the same, with `on_error="raise"`.
+        """
         self.transcript = None
-        self._apply("on_error", self._guarded.on_error, error)
+        release = self._guarded.policy.release_after(error, "", "")
+        self._refuse(release.text, {"is_satisfied": False, "stop_reason": "error", "bypass": release.bypass})
 
     def _go_on(self, is_satisfied: bool | None) -> None:
         try:
@@ -110,49 +165,51 @@ class Turn:
                 f"; stopped by {rewound.stopped_by}, which cannot be taken back" if rewound.stopped_by else "",
             )
             self._tell({"type": "rain_rewind", "num_steps": rewound.num_steps, "withheld": withheld})
-        self.request = self.request.override(messages=cast(list[AnyMessage], rewound.messages))
+        self.request = self.request.rewound(rewound.messages, is_rewound=rewound.num_steps > 0)
         if not rewound.is_satisfied:
-            assert self._judged is not None
-            why = f"; {rewound.stopped_by} cannot be taken back" if rewound.stopped_by else ""
-            told = f"What the agent has done does not satisfy the rubric, and it may go back no further{why}."
-            error = UnsatisfiedError(told, verdict=self._judged.verdict)
-            self._apply("on_unsatisfied", self._guarded.on_unsatisfied, error)
+            self._apply_policy(rewound)
 
-    def _apply(self, name: str, policy: Policy, error: UnsatisfiedError | EngineError) -> None:
-        """Ends the run in place of a call of the model, or lets it go on, which is marked."""
+    def _apply_policy(self, rewound: Rewound) -> None:
+        assert self._judged is not None
+        policy, message, bypass = self._on_unsatisfied, self._guarded.refusal_message, None
+        why = f"; {rewound.stopped_by} cannot be taken back" if rewound.stopped_by else ""
+        error = UnsatisfiedError(
+            f"What the agent has done does not satisfy the rubric, and it may go back no further{why}.",
+            verdict=self._judged.verdict,
+        )
         if policy == "raise":
             raise error
-        message, bypass = self._guarded.refusal_message, None
         if policy == "best":
-            logger.warning("Bypass by %s='best', an agent goes on that is not satisfied: %s", name, error)
+            logger.warning("Bypass by on_unsatisfied='best', an agent goes on that is not satisfied: %s", error)
             return
         if callable(policy):
-            logger.warning("Bypass by %s, a callable answers: %s", name, error)
-            message, bypass = policy(error), f"{name}=callable"
-        record = self._judged.record if self._judged is not None else {"is_satisfied": False}
-        reason = "error" if isinstance(error, EngineError) else "trajectory"
-        rain = {**record, "stop_reason": reason, "bypass": bypass, "rubric": self._rubric}
+            logger.warning("Bypass by on_unsatisfied, a callable answers: %s", error)
+            message, bypass = policy(error), "on_unsatisfied=callable"
+        if not isinstance(message, str):
+            raise RainConfigError(f"on_unsatisfied: a callable that returns text is allowed; it returned {message!r}.")
+        self._refuse(message, {**self._judged.record, "stop_reason": "trajectory", "bypass": bypass})
+
+    def _refuse(self, message: str, rain: dict[str, Any]) -> None:
+        rubric = self.judge.rubric()
+        rain = {**rain, "rubric": {"name": rubric.name, "hash": rubric.content_hash}}
         metadata = {"finish_reason": "unsatisfied", "rain": rain}
         self.refusal = AIMessage(message, id=str(uuid4()), response_metadata=metadata)
-
-    @property
-    def _rubric(self) -> dict[str, Any]:
-        rubric = self.judge.rubric()
-        return {"name": rubric.name, "hash": rubric.content_hash}
 
     def answered(self, response: ModelResponse[Any] | None) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         """The response, None if there is a refusal, with all that changes in the agent's state beside it."""
         if response is None:
             assert self.refusal is not None
             response = ModelResponse(result=[self.refusal])
+        check_is_guarded(response)
         kept, changes = dict(self._kept), self._changes()
         if self._rewound is not None and (self._rewound.num_steps or self._rewound.withheld):
             kept["num_steps"] += self._rewound.num_steps
-            kept["withheld"] = [*kept["withheld"], *self._rewound.withheld]
-            kept["taken_back"] = [*kept["taken_back"], *self._rewound.taken_back]
+            taken_back = self._rewound.taken_back
+            calls = [_digest(call) for each in taken_back for call in getattr(each, "tool_calls", ())]
+            kept["taken_back"] = [*kept["taken_back"], *calls]
         self._look_for_reruns(response, kept["taken_back"])
         kept["pending"] = self._pending(response)
-        if kept == self._kept and not changes:
+        if kept == (self._stored or _nothing(kept["asked"])) and not changes:
             return response
         update: dict[str, Any] = {"rain": {self._name: kept}}
         return ExtendedModelResponse(response, Command(update={**update, **({"messages": changes} if changes else {})}))
@@ -161,36 +218,38 @@ class Turn:
         """What makes of the agent's messages those that the model went on from, by their ids."""
         if self._rewound is None:
             return []
-        withheld = {each.id for each in self._rewound.withheld}
-        taken_back = {each.id for each in self._rewound.taken_back}
+        withheld = {each.id for each in self._rewound.withheld} & self._ids
+        taken_back = {str(each.id) for each in self._rewound.taken_back if each.id in self._ids}
         replaced = [each for each in self._rewound.messages if each.id in withheld - taken_back]
-        return [*replaced, *(RemoveMessage(id=str(each)) for each in sorted(map(str, taken_back)))]
+        return [*replaced, *(RemoveMessage(id=each) for each in sorted(taken_back))]
 
-    def _look_for_reruns(self, response: ModelResponse[Any], taken_back: list[BaseMessage]) -> None:
+    def _look_for_reruns(self, response: ModelResponse[Any], taken_back: list[str]) -> None:
         """Says so where a call is made again that has run before and was taken back."""
-        ran = [(call["name"], call["args"]) for each in taken_back for call in getattr(each, "tool_calls", ())]
         for message in response.result:
             for call in getattr(message, "tool_calls", ()):
-                if (call["name"], call["args"]) in ran:
+                if _digest(call) in taken_back:
                     logger.warning("%s: %s runs again, as its first run was taken back.", self._name, call["name"])
                     self._tell({"type": "rain_rerun", "tool": call["name"]})
 
     def _pending(self, response: ModelResponse[Any]) -> Any:
         """Calls that a human is to decide on."""
         (message, *_) = response.result
-        is_refused = message.response_metadata.get("finish_reason") == "unsatisfied"
-        if not (self._asks_human and self._rejected and is_refused and message.id is not None):
+        if not (self._asks_human and self._rejected and is_refusal(message) and message.id is not None):
             return None
         return pending_calls(message.id, self._rejected)
 
+    @property
+    def _stored(self) -> Bookkeeping | None:
+        states: dict[str, Bookkeeping] = self.request.state.get("rain") or {}  # type: ignore[assignment]  # of ours
+        return states.get(self._name)
+
     def _remembered(self) -> Bookkeeping:
-        """What is remembered since the last human message."""
-        states: Any = self.request.state.get("rain") or {}
-        asked = next((each.id for each in reversed(self.request.messages) if isinstance(each, HumanMessage)), None)
-        kept: Bookkeeping = states.get(self._name, {})
-        if kept.get("asked", "") == asked:
+        """What is remembered since the last human message; one that a summary has swallowed is still the last."""
+        asked = next((each.id for each in reversed(self.request.state["messages"]) if _is_human(each)), None)
+        kept = self._stored
+        if kept is not None and asked in (None, kept["asked"]):
             return kept
-        return {"asked": asked, "num_steps": 0, "withheld": [], "taken_back": [], "pending": None}
+        return _nothing(asked)
 
     def _tell(self, event: dict[str, Any]) -> None:
         writer = getattr(self.request.runtime, "stream_writer", None)
@@ -198,12 +257,40 @@ class Turn:
             writer({**event, "middleware": self._name})
 
 
-def structured(request: ModelRequest[Any]) -> frozenset[str]:
-    """Names of tools that stand for structured output: nothing runs when they are called."""
-    wanted: Any = request.response_format
-    if wanted is None or isinstance(wanted, ProviderStrategy):
-        return frozenset()
-    schema = wanted.schema if isinstance(wanted, AutoStrategy) else wanted
-    strategy = wanted if isinstance(wanted, ToolStrategy) else ToolStrategy(schema)
-    tools = {getattr(each, "name", None) for each in request.tools}
-    return frozenset(spec.name for spec in strategy.schema_specs) - tools
+def child_callbacks(*, is_async: bool) -> BaseCallbackManager | None:
+    """For runs below that of the graph's node, which no stream shows; None outside of any run."""
+    manager = ensure_config().get("callbacks")
+    if not isinstance(manager, BaseCallbackManager) or manager.parent_run_id is None:
+        return None
+    run = Run.of(manager, manager.parent_run_id)
+    return run.achildren() if is_async else run.children()
+
+
+def _nothing(asked: str | None) -> Bookkeeping:
+    return {"asked": asked, "num_steps": 0, "taken_back": [], "pending": None}
+
+
+def _is_human(message: AnyMessage) -> bool:
+    return isinstance(message, HumanMessage) and message.additional_kwargs.get("lc_source") != SUMMARY
+
+
+def _ids_in_state(request: ModelRequest[Any]) -> set[str | None]:
+    """Ids of the messages that are in the agent's state, or will be.
+
+    Results that LangChain puts in for calls that could not be read have no id yet, and go into the state with the
+    answer; what other middleware shows to the model is in none.
+    """
+    messages = request.state["messages"]
+    unread = {call["id"] for each in messages if isinstance(each, AIMessage) for call in each.invalid_tool_calls}
+    ids = {each.id for each in messages}
+    for each in request.messages:
+        if each.id is None and isinstance(each, ToolMessage) and each.tool_call_id in unread:
+            each.id = str(uuid4())
+            ids.add(each.id)
+    return ids - {None}
+
+
+def _digest(call: ToolCall) -> str:
+    """Tells a call from others without saying what it is."""
+    spelled = json.dumps([call["name"], call["args"]], sort_keys=True, default=repr)
+    return hashlib.sha256(spelled.encode(errors="surrogatepass")).hexdigest()

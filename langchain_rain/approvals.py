@@ -6,12 +6,17 @@ from typing import Any
 
 from langchain.agents.middleware.human_in_the_loop import ActionRequest, HITLRequest, ReviewConfig
 from langchain_core.messages import AIMessage
+from langgraph.config import get_config
+from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
 from langchain_rain.errors import RainConfigError
 from langchain_rain.tool_calls import RejectedCall
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINTER = "__pregel_checkpointer"
+"""Under which LangGraph tells a node who keeps the state, None for nobody."""
 
 
 class PendingCall(TypedDict):
@@ -44,15 +49,43 @@ def pending_calls(message_id: str, rejected: Sequence[RejectedCall]) -> Pending:
     return Pending(message_id=message_id, calls=calls)
 
 
-def review_request(pending: Pending) -> HITLRequest:
-    """What the interrupt says: each call that does not satisfy, to approve or to reject."""
+def check_can_ask() -> None:
+    """Checks that the agent can wait for a human.
+
+    Raises:
+        RainConfigError: nothing keeps its state meanwhile.
+    """
+    if get_config().get("configurable", {}).get(CHECKPOINTER, "unknown") is None:
+        raise RainConfigError(
+            "on_unsatisfied='ask' stops the run until a human has decided; give create_agent(checkpointer=...), which "
+            "keeps its state meanwhile, given None."
+        )
+
+
+def reviewed(pending: Pending) -> AIMessage | None:
+    """The message with the calls that may run now; whoever answers with anything but decisions is asked again.
+
+    An error would leave the answer in the checkpoint, to be read again at each attempt to give a better one.
+    """
+    problem = ""
+    while True:
+        answer = interrupt(review_request(pending, problem))
+        try:
+            return decided(pending, answer)
+        except RainConfigError as error:
+            problem = f" Not understood: {error}"
+            logger.warning("The interrupt is open again. %s", error)
+
+
+def review_request(pending: Pending, problem: str = "") -> HITLRequest:
+    """What the interrupt says: each call that does not satisfy, to approve or to reject; and what is wrong."""
     asked = [each for each in pending["calls"] if not each["is_satisfied"]]
     return HITLRequest(
         action_requests=[
             ActionRequest(
                 name=each["call"]["name"],
                 args=each["call"]["args"],
-                description=f"This call did not satisfy its rubric: {each['verdict']}",
+                description=f"This call did not satisfy its rubric: {each['verdict']}{problem}",
             )
             for each in asked
         ],
@@ -71,7 +104,7 @@ def decided(pending: Pending, answer: Any) -> AIMessage | None:
     asked = [each for each in pending["calls"] if not each["is_satisfied"]]
     decisions = answer.get("decisions") if isinstance(answer, dict) else None
     kinds = [each.get("type") for each in decisions if isinstance(each, dict)] if isinstance(decisions, list) else []
-    if len(kinds) != len(asked) or not set(kinds) <= {"approve", "reject"}:
+    if len(kinds) != len(asked) or any(kind not in ("approve", "reject") for kind in kinds):
         raise RainConfigError(
             f'decisions: {len(asked)} of {{"type": "approve"}} or {{"type": "reject"}} are wanted, given '
             f"{answer!r:.200}."

@@ -204,5 +204,5 @@ def test_a_guarded_model_that_judges_calls_is_given_no_second_rubric_for_them() 
         model=gullible(script), rubric=TEXT_RUBRIC, tool_rubric=tool_rubric("office"), judge=letter_judge()
     )
     agent = create_agent(model, World(script).tools, middleware=[guard(script)])
-    with pytest.raises(RainConfigError, match="tool_rubric: the agent's ChatRain has one already"):
+    with pytest.raises(RainConfigError, match="tool_rubric: the agent's ChatRain has one of its own"):
         agent.invoke({"messages": [HumanMessage("Hi.")]})
