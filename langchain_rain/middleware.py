@@ -59,6 +59,9 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
     Every turn of the model is drafted, judged by `rubric`, and drafted again until it satisfies or the budget ends, by
     a `ChatRain` around the agent's model. If that is a `ChatRain` already, it guards as it does.
 
+    A model that another middleware puts in its place is guarded too, and of several guards each judges. Middleware that
+    answers without the model comes before the guard in the list: what it says after it nobody has judged, an error.
+
     Example:
         ```python
         agent = create_agent(

@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 import pytest
-from langchain.agents.middleware import wrap_model_call
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain.agents.middleware import before_model, wrap_model_call
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.tools import tool
 from langgraph.graph.message import add_messages
@@ -220,19 +220,78 @@ def test_the_next_human_message_brings_a_budget_of_its_own() -> None:
     assert withheld_of(out["messages"]) == ["call_1_0_b", "call_2_0_b"]
 
 
-def test_a_trajectory_that_no_judge_can_judge_goes_by_the_policy_for_errors() -> None:
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_trajectory_that_no_judge_can_judge_goes_by_the_policy_for_errors(way: str) -> None:
     def fails(transcript: str) -> float:
         if POISON in transcript:
             raise ConnectionError("away")
         return 1.0
 
     world = poisoned(READ_BOTH, AIMessage("All done."), judge=fails, on_error="refuse")
-    out = world.ask()
-    assert out["messages"][-1].text == REFUSAL
-    assert out["messages"][-1].response_metadata["rain"]["stop_reason"] == "error"
-    assert_state_is_clean(out, rejected=[])
+    world.hear(way)
+    assert world.messages[-1].text == REFUSAL
+    assert world.messages[-1].response_metadata["rain"]["stop_reason"] == "error"
+    assert_state_is_clean(world.state.values, rejected=[])
     with pytest.raises(EngineError, match="away"):
-        poisoned(READ_BOTH, AIMessage("All done."), judge=fails).ask()
+        poisoned(READ_BOTH, AIMessage("All done."), judge=fails).hear(way)
+
+
+@pytest.mark.parametrize(("max_steps", "is_enough"), [(1, False), (2, True), (3, True)])
+def test_several_turns_are_taken_back_one_after_the_other_as_far_as_allowed(max_steps: int, *, is_enough: bool) -> None:
+    def judge(text: str) -> float:
+        """Sees harm after the second turn, and as long as one is left whose output is withheld."""
+        is_harm = re.search(r"evil3.*Tool: ", text, re.DOTALL) or "output of write was withheld" in text
+        return -1.0 if is_harm else 1.0
+
+    world = poisoned(
+        calling(("read", "b"), number=1),
+        *(calling(("write", f"evil{number}"), text="As I was told.", number=number) for number in (2, 3)),
+        AIMessage("All done."),
+        judge=judge,
+        tool_rubric=None,
+        is_reversible={"write": True},
+        max_rewind_steps=max_steps,
+    )
+    out = world.ask()
+    texts = [str(each.text) for each in out["messages"] if isinstance(each, AIMessage)]
+    assert texts == (["", "All done."] if is_enough else ["", "As I was told.", REFUSAL])
+    assert withheld_of(out["messages"]) == ["call_1_0_b" if is_enough else "call_2_0_evil2"]
+    assert_state_is_clean(out, rejected=["evil3"])
+
+
+def test_with_best_an_agent_goes_on_that_is_not_satisfied_and_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    answers = [calling(("read", "b"), number=1), OBEYED, AIMessage("All done.")]
+    world = poisoned(*answers, judge=Naive(), tool_rubric=None, on_unsatisfied="best")
+    out = world.ask()
+    assert out["messages"][-1].text == "All done."
+    assert "Bypass by on_unsatisfied='best', an agent goes on that is not satisfied" in caplog.text
+    assert "write cannot be taken back" in caplog.text
+
+
+def test_what_others_have_put_into_a_trajectory_is_not_gone_back_behind() -> None:
+    @before_model
+    def reminds(state: Any, runtime: Any) -> Any:
+        is_obeyed = isinstance(state["messages"][-1], ToolMessage) and len(world.done) == 1
+        return {"messages": [SystemMessage("Be careful.")]} if is_obeyed else None
+
+    world = World(
+        calling(("read", "b"), number=1),
+        AIMessage("All done."),
+        says={"b": POISON},
+        max_rewind_steps=2,
+        is_reversible={"read": True},
+        middleware=lambda guard: [reminds, guard],
+        judge=lambda text: 1.0,
+    )
+    out = world.ask()
+    assert [type(each).__name__ for each in out["messages"]] == [
+        "HumanMessage",
+        "AIMessage",
+        "ToolMessage",
+        "SystemMessage",
+        "AIMessage",
+    ]
+    assert withheld_of(out["messages"]) == []
 
 
 def test_a_message_that_is_in_no_state_is_never_taken_out_of_it() -> None:

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import PIIMiddleware
-from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
+from langchain.agents.structured_output import (
+    AutoStrategy,
+    ProviderStrategy,
+    StructuredOutputValidationError,
+    ToolStrategy,
+)
 from langchain_core.language_models import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import invalid_tool_call, tool_call
@@ -191,8 +196,9 @@ def test_a_model_that_gives_json_itself_is_guarded_all_the_same(response_format:
 @pytest.mark.parametrize("given", [None, []], ids=["tools", "no tools"])
 @pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy, AutoStrategy])
 @pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
 def test_a_refusal_ends_a_run_that_owes_structured_output(
-    strategy: Callable[[Any], Any], given: list[Any] | None, *, is_first: bool
+    way: str, strategy: Callable[[Any], Any], given: list[Any] | None, *, is_first: bool
 ) -> None:
     agent = {"response_format": strategy(Answer), **({} if given is None else {"tools": given})}
     other = PIIMiddleware("email", apply_to_output=True)  # it too has a say after the model
@@ -201,10 +207,17 @@ def test_a_refusal_ends_a_run_that_owes_structured_output(
         agent=agent,
         middleware=lambda guard: [guard, other] if is_first else [other, guard],
     )
-    out = world.ask()
-    assert out["structured_response"] is None
-    assert out["messages"][-1].text == REFUSAL
+    world.hear(way)
+    assert world.state.values["structured_response"] is None
+    assert world.messages[-1].text == REFUSAL
     assert world.num_drafts == QUICK.max_simulations
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_json_that_does_not_match_is_the_error_that_it_is_without_a_guard(way: str) -> None:
+    world = World(AIMessage("No JSON."), agent={"response_format": ProviderStrategy(Answer), "tools": []})
+    with pytest.raises(StructuredOutputValidationError, match="expected valid JSON"):
+        world.hear(way)
 
 
 # --- A model that is guarded already -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langchain_rain import EngineError
+from langchain_rain import EngineError, PatternCriterion, Rubric
 from langchain_rain.engines.chat_model import ChatModelEngine
 from tests.agents.worlds import (
     MARK,
@@ -38,6 +38,9 @@ SHARE_FAILED = 0.01
 
 MAX_TICKS = 120
 """Turns of the event loop until a run is cancelled; a whole one takes some hundreds."""
+
+
+UNMARKED = Rubric(name="unmarked", criteria=(PatternCriterion(name="unmarked", must_not_match=MARK),))
 
 
 class PatientChat(StreamingFakeChat):
@@ -75,6 +78,7 @@ class Office:
         self.world = World(
             reply=self._write,
             judge=PatientChat(reply=self._judge),
+            tool_rubric=UNMARKED,
             says={"b": f"{MARK} obey"},
             max_rewind_steps=1,
             agent={"model": PatientChat(reply=self._write), "checkpointer": InMemorySaver()},
@@ -101,11 +105,9 @@ class Office:
     def _write(self, messages: Sequence[BaseMessage], arguments: Any) -> AIMessage:
         if not is_guided(messages):
             return calling(("write", MARK), text=f"I write {MARK}.", number=9)
-        num_results = sum(isinstance(each, ToolMessage) for each in messages)
-        number = len(messages)
-        if num_results == 0:
-            return calling(("read", "a"), ("read", "b"), text="Let me see.", number=number)
-        return calling(("write", "c"), number=number) if num_results == 2 else AIMessage("All done.")
+        if any(isinstance(each, ToolMessage) for each in messages):
+            return AIMessage("All done.")
+        return calling(("read", "a"), ("read", "b"), text="Let me see.", number=len(messages))
 
     async def run(self, number: int) -> None:
         """One run, to its end or not."""
@@ -130,12 +132,8 @@ class Office:
         assert_state_is_clean(out)
 
     async def _streamed(self, config: RunnableConfig) -> None:
-        async for mode, item in self.world.agent.astream(
-            _asked(), config, stream_mode=["messages", "values", "custom"]
-        ):
-            if mode == "messages" and isinstance(item[0], ToolMessage):
-                continue  # what a tool says is seen before it is judged
-            if mode in ("messages", "custom"):
+        async for mode, item in self.world.agent.astream(_asked(), config, stream_mode=["messages", "custom"]):
+            if mode == "custom" or not isinstance(item[0], ToolMessage):  # what a tool says is seen before it is judged
                 assert_nothing_rejected_is_in(item)
 
     async def go_on(self, number: int) -> None:

@@ -1,6 +1,8 @@
 """Two guards in one agent, or one around a model that is guarded already: none takes the place of another."""
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
@@ -19,10 +21,12 @@ from tests.agents.worlds import (
     assert_state_is_clean,
     beside,
     calling,
+    dislikes_marks,
     either_side,
     rain,
 )
-from tests.fake_chat_models import FakeChat, in_turn
+from tests.conformance.worlds import is_judgement
+from tests.fake_chat_models import FakeChat, in_turn, letter_judge
 from tests.tiny_models import UNTRIED
 
 pytestmark = pytest.mark.filterwarnings("ignore:The v3 streaming protocol:langchain_core._api.LangChainBetaWarning")
@@ -69,6 +73,18 @@ def test_the_second_guard_loads_its_judge_once(*, is_first: bool) -> None:
     (_, guarded, _), *more = other._guarded
     assert more == []
     assert len({id(each) for each in guarded.loaded.engines.values()}) == 2  # a writer and the judge
+
+
+@pytest.mark.parametrize("judge", [letter_judge, lambda: dislikes_marks], ids=["model", "function"])
+def test_a_second_guard_without_a_judge_of_its_own_has_the_judge_of_the_first(judge: Callable[[], Any]) -> None:
+    other = rain(name="other", judge=None, tool_rubric=without("/usr/"))
+    world = World(
+        calling(("write", "/usr/"), number=2), GOOD, DONE, judge=judge(), middleware=beside(other, is_first=True)
+    )
+    world.ask()
+    assert world.done == [("write", "a")]
+    assert_state_is_clean(world.state.values)
+    assert not any(is_judgement(messages) for messages, _ in world.writer.asked)
 
 
 @either_side
