@@ -4,9 +4,12 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["langchain_rain", "langchain_rain.engines.scripted"])
-def test_importing_brings_neither_torch_nor_transformers(module: str) -> None:
-    code = f"import sys, {module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    "module", ["langchain_rain", "langchain_rain.engines.scripted", "langchain_rain.evaluation.suites"]
+)
+def test_importing_brings_nothing_large(module: str) -> None:
+    large = {"datasets", "scipy", "torch", "transformers"}
+    code = f"import sys, {module}; print(sorted({large} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
 
