@@ -1,7 +1,9 @@
 """What is answered when answers are measured: every suite, from samples, from its real files, and from bad ones."""
 
+import datetime
 import importlib
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -346,7 +348,8 @@ def test_the_demo_suite_asks_unseen_requests_and_knows_what_they_are() -> None:
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A fake of datasets, and what it was asked for."""
     asked: list[Any] = []
-    rows = [{"transcript": dialogue("a", "b")}, {"transcript": 5}]
+    day = datetime.date(2026, 1, 2)
+    rows = [{"transcript": dialogue("a", "b"), "day": day}, {"transcript": dialogue("a", "b"), "rating": math.nan}]
 
     class DatasetsError(Exception):
         pass
@@ -367,7 +370,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_data_set_of_the_hub_is_read_like_a_file(hub: list[Any]) -> None:
     data = load_suite("hh", "hf://owner/set?split=train&data_dir=red-team-attempts")
     assert hub == [("owner/set", {"split": "train", "data_dir": "red-team-attempts"})]
-    assert [case.content for case in data.cases] == [[user("a")]]
+    assert data.cases == (Case("hh:1", [user("a")], "red team", {"day": "2026-01-02"}),)
     assert [each.where for each in data.malformed] == ["hf://owner/set?split=train&data_dir=red-team-attempts, row 2"]
     assert len(load_suite("hh", "hf://one/split").cases) == 1
 

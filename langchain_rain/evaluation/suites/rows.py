@@ -116,7 +116,7 @@ def _read_lines(file: _File, path: Path) -> Iterator[Found]:
         if is_cut:
             yield Malformed(where, f"a line of at most {MAX_LINE_BYTES} bytes is wanted.", _text(line[:10_000]))
         else:
-            yield _object(line, number, where)
+            yield row_of(line, number, where)
 
 
 def _skip_line(file: _File) -> None:
@@ -124,7 +124,8 @@ def _skip_line(file: _File) -> None:
         pass
 
 
-def _object(line: bytes, number: int, where: str) -> Found:
+def row_of(line: bytes, number: int, where: str) -> Found:
+    """The row that an object in JSON holds."""
     try:
         return Row(number, where, read_object(line, where))
     except RainConfigError as error:
@@ -162,7 +163,7 @@ def _read_array(file: _File, path: Path) -> Iterator[Found]:
             told = f"this is no JSON, and nothing after it can be read: {error}."
             yield Malformed(where, told, shortened(text[position:]))
             break
-        yield _object(text[position:end].encode(errors="surrogateescape"), number, where)
+        yield row_of(text[position:end].encode(errors="surrogateescape"), number, where)
         position = end
     if damage is not None:
         yield Malformed(f"{path}, after entry {number}", f"the rest cannot be unpacked: {damage}.", "")
