@@ -5,7 +5,13 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["langchain_rain", "langchain_rain.engines.scripted", "langchain_rain.evaluation.suites"]
+    "module",
+    [
+        "langchain_rain",
+        "langchain_rain.engines.scripted",
+        "langchain_rain.evaluation.suites",
+        "langchain_rain.evaluation.comparisons",
+    ],
 )
 def test_importing_brings_nothing_large(module: str) -> None:
     large = {"datasets", "scipy", "torch", "transformers"}
