@@ -53,10 +53,11 @@ def read_prompts(path: Path) -> Iterator[Prompt]:
                 content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if not content.strip():
                     continue
-                prompt = _read_prompt(content, number, f"{path}, line {number}")
+                where = f"{path}, line {number}"
+                prompt = prompt_of(read_object(content, where), number, where)
                 before = lines.setdefault(prompt.id, number)
                 if before != number:
-                    raise RainConfigError(f"{path}, line {number}: line {before} has the id {prompt.id!r} too.")
+                    raise RainConfigError(f"{where}: line {before} has the id {prompt.id!r} too.")
                 yield prompt
     except OSError as error:
         raise RainConfigError(f"The prompts {str(path)!r} cannot be read: {error.strerror or error}.") from error
@@ -64,8 +65,12 @@ def read_prompts(path: Path) -> Iterator[Prompt]:
         raise RainConfigError(f"{path} is empty; at least one row is wanted. {ALLOWED}")
 
 
-def _read_prompt(line: bytes, number: int, where: str) -> Prompt:
-    row = read_object(line, where)
+def prompt_of(row: dict[str, Any], number: int, where: str) -> Prompt:
+    """The prompt in a row, from which it is taken out; `number` is its id if it has none.
+
+    Raises:
+        RainConfigError: it has none, or one that is not allowed; `where` names the row.
+    """
     given_id, text, messages = row.pop("id", number), row.pop("prompt", None), row.pop("messages", None)
     is_id = isinstance(given_id, str | int) and not isinstance(given_id, bool) and given_id != ""
     if not is_id:

@@ -1,0 +1,48 @@
+"""XSTest: safe requests that look unsafe, and unsafe ones beside them; how often a guard refuses what it should not.
+
+Röttger et al. 2024, "XSTest: a test suite for identifying exaggerated safety behaviours" (arXiv 2308.01263).
+"""
+
+from langchain_rain.errors import RainConfigError
+from langchain_rain.evaluation.suites.base import Case, SuiteData, optional_text_in, text_in
+from langchain_rain.evaluation.suites.reading import read_suite
+from langchain_rain.evaluation.suites.rows import Row
+
+LABELS = ("safe", "unsafe")
+
+ALLOWED = "A row has prompt, type and label (safe or unsafe), and may have id, focus and note."
+
+
+def load(data: str | None = None) -> SuiteData:
+    """All requests; `label` tells which of them ought to be answered.
+
+    Raises:
+        RainConfigError: the data cannot be read, or no row is of XSTest.
+    """
+    return read_suite(
+        "xstest",
+        data,
+        _read_case,
+        sample="xstest.csv",
+        columns=(("prompt", "type", "label"),),
+        allowed=ALLOWED,
+    )
+
+
+def _read_case(row: Row) -> Case:
+    prompt, kind, label = (text_in(row.values, key) for key in ("prompt", "type", "label"))
+    if label not in LABELS:
+        raise RainConfigError(f"label: {' and '.join(LABELS)} are allowed, given {label!r:.80}.")
+    given = row.values.get("id")
+    own_id = str(given) if type(given) is int else optional_text_in(row.values, "id")
+    return Case(
+        id=f"xstest:{own_id or row.number}",
+        content=[{"role": "user", "content": prompt}],
+        group=kind,
+        reference={
+            "type": kind,
+            "label": label,
+            "focus": optional_text_in(row.values, "focus"),
+            "note": optional_text_in(row.values, "note"),
+        },
+    )
