@@ -28,6 +28,9 @@ RubricLike: TypeAlias = "str | os.PathLike[str] | Rubric"
 CONFIG = RainConfig(scoring="probability")
 """Graded, as a tie of votes is all that two orders could say of a model that is nearly sure."""
 
+MAX_ROUNDING = 1e-9
+"""Of a value, a sum of a few probabilities."""
+
 _FOLDER = files("langchain_rain.evaluation.outcomes") / "gradings"
 
 
@@ -135,8 +138,13 @@ class GradingJudge:
 def _found(label: str, verdict: Verdict) -> dict[str, Label]:
     if label in verdict.abstained or label not in verdict.values:
         return {label: None}
-    value = verdict.values[label]
+    value = without_rounding(verdict.values[label])
     return {label: None if value == 0 else value > 0, value_name(label): value}
+
+
+def without_rounding(value: float) -> float:
+    """A value, or 0 where no more than rounding is left of two orders that cancel each other."""
+    return 0.0 if abs(value) <= MAX_ROUNDING else value
 
 
 def _asked(model: Any, rubrics: Sequence[Rubric]) -> Any:

@@ -50,7 +50,7 @@ def outcome_judge(given: Any, suite: str, *, model: Any = None, loaded: Loaded |
         return given if isinstance(given, OutcomeJudge) else _model_judge(given, suite, loaded)
     name = os.fspath(given)
     if name.endswith((".yaml", ".yml")):
-        return GradingJudge(model, [name], loaded=loaded)
+        return GradingJudge(model, [name], name=Path(name).stem, loaded=loaded)
     if model is not None:
         raise RainConfigError(f"model: it is asked where the judge is a rubric, given {model!r} beside {name!r}.")
     kind, _, rest = name.partition(":")

@@ -9,7 +9,7 @@ from langchain_rain.engines.base import Engine
 from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.outcomes.base import Content, transcript_for
-from langchain_rain.evaluation.outcomes.grading import CONFIG, grading
+from langchain_rain.evaluation.outcomes.grading import CONFIG, grading, without_rounding
 from langchain_rain.judging import Loaded
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.rendering import free_boundary
@@ -101,7 +101,7 @@ class PairJudge:
             verdict = (await self._judge.ajudge(pair_transcript(case_content, one, other))).verdict
             if verdict.is_abstained:
                 return Preference(None)
-            values.append(verdict.value)
+            values.append(without_rounding(verdict.value))
         straight, swapped = values
         if straight * swapped >= 0:  # the same place both times
             return Preference("tie")

@@ -173,7 +173,7 @@ def _mistakes_in(row: SheetRow, known: Mapping[str, KeyRow], found: Mapping[str,
     if name in found:
         return [f"id: {name!r} is there twice"]
     if text_hash(row.cells["prompt"], row.cells["answer"]) != known[name].text_hash:
-        return [f"prompt, answer: those of {name!r} are others; were columns sorted one by one?"]
+        return [f"prompt, answer: those of {name!r} are others; columns may have been sorted one by one"]
     return []
 
 
