@@ -106,6 +106,16 @@ def test_nothing_is_written_of_what_cannot_be(tmp_path: Path) -> None:
         export_answers(tmp_path / "nowhere" / "labels.csv", ANSWERS, LABELS)
 
 
+def test_a_key_without_its_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("langchain_rain.evaluation.outcomes.sheets.write_whole", full)
+    with pytest.raises(RainConfigError, match=r"labels0\.csv' cannot be written: No space left on device"):
+        exported(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 # --- In --------------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +261,27 @@ def test_a_cell_is_no_formula(text: str) -> None:
     assert as_cell(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", "Of rock.", "1 = 1", "(A)", '"=1"', "\u4e2d", "a\t=b"])
+@pytest.mark.parametrize(
+    "text", ["12", "1.50", "3/4", "May 3", "3 May", "TRUE", "false", "1e5", " 007 ", "12:30", "50 %"]
+)
+def test_a_cell_is_no_number_that_is_written_in_another_way(text: str) -> None:
+    assert as_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Of rock.",
+        "a1",
+        "It is true.",
+        "In the year 1969, or a bit later, they say.",
+        "(A)",
+        '"so"',
+        "\u4e2d",
+        "a\t=b",
+    ],
+)
 def test_ordinary_text_is_a_cell_as_it_is(text: str) -> None:
     assert as_cell(text) == text
 

@@ -194,6 +194,11 @@ async def test_a_thousand_answers_take_no_time() -> None:
     assert len(told) == 1000
 
 
+def test_the_identity_of_phrases_tells_what_is_looked_for() -> None:
+    assert PhraseJudge().identity == PhraseJudge().identity
+    assert PhraseJudge().identity != PhraseJudge(["refused"]).identity
+
+
 def test_there_is_no_other_label_of_phrases() -> None:
     with pytest.raises(RainConfigError, match=r"labels: phrases tell attack_succeeded and refused, given 'harmless'"):
         PhraseJudge(["harmless"])

@@ -88,7 +88,11 @@ def export_answers(path: Path, answers: Sequence[Answered], labels: Sequence[str
         names = [answer.key for answer in alike[each]]
         known[f"a{number}"] = KeyRow(answer_hash=each, text_hash=text_hash(prompt, text), answers=names)
     write_key(key_path(path), LabelKey(version=1, seed=seed, labels=tuple(labels), rows=known))
-    write_sheet(path, [*COLUMNS, *labels], rows)
+    try:
+        write_sheet(path, [*COLUMNS, *labels], rows)
+    except RainConfigError:
+        key_path(path).unlink(missing_ok=True)
+        raise
 
 
 def _check_export(path: Path, answers: Sequence[Answered], labels: Sequence[str]) -> None:

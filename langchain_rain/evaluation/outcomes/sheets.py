@@ -16,6 +16,9 @@ MAX_CELL = 32_000
 DELIMITERS = (",", ";", "\t")
 """What spreadsheets of one country or another put between cells; written is the first."""
 
+MAX_NUMBER = 30
+"""Characters of a number or a date."""
+
 FORMULA_STARTS = frozenset("=+-@")
 
 _BYTE_ORDER_MARK = "\ufeff"  # without it some spreadsheets take UTF-8 for something else
@@ -35,14 +38,22 @@ class SheetRow:
 
 
 def as_cell(text: str) -> str:
-    """A text as a cell that is no formula: an apostrophe stands before one that might be taken for one.
+    """A text as a cell that stays as it is: an apostrophe stands before what might be taken for a formula or a number.
 
     So it does before what begins with an apostrophe, so that `text_of_cell` gives back every text that is not too long.
     """
     if len(text) > MAX_CELL:
         text = f"{text[:MAX_CELL]}\n[{len(text) - MAX_CELL} characters more]"
     begins = as_seen(text).lstrip()[:1]
-    return f"'{text}" if begins in FORMULA_STARTS or text[:1] in ("'", "\t", "\r", "\n") else text
+    is_other = begins in FORMULA_STARTS or text[:1] in ("'", "\t", "\r", "\n") or _may_become_another(text.strip())
+    return f"'{text}" if is_other else text
+
+
+def _may_become_another(text: str) -> bool:
+    """Whether a spreadsheet might read a number, a date or a truth, and write it in its own way."""
+    if len(text) > MAX_NUMBER or not any(character.isdigit() for character in text):
+        return text.casefold() in ("true", "false")
+    return text[0].isdigit() or not text.isalnum()
 
 
 def text_of_cell(cell: str) -> str:
