@@ -255,14 +255,16 @@ def prefers(text: str) -> FakeChat:
 async def test_the_better_answer_wins_wherever_it_stands() -> None:
     model = prefers("rock")
     judge = PairJudge(model, "helpfulness")
-    assert await judge.compare(MESSAGES, "Of rock.", "Of cheese.") == Preference("first", 1.0)
-    assert await judge.compare(MESSAGES, "Of cheese.", "Of rock.") == Preference("second", -1.0)
+    assert await judge.compare(MESSAGES, "Of rock.", "Of cheese.") == Preference("first", 1.0, 1.0)
+    assert await judge.compare(MESSAGES, "Of cheese.", "Of rock.") == Preference("second", 0.0, 0.0)
     assert len(model.asked) == 2 * 4
     assert judge.engines[0].name == judge.name == "fake-judge"
 
 
 async def test_who_prefers_a_place_says_a_tie() -> None:
-    assert await PairJudge(letter_judge()).compare(MESSAGES, "Of rock.", "Of cheese.") == Preference("tie")
+    told = await PairJudge(letter_judge()).compare(MESSAGES, "Of rock.", "Of cheese.")
+    assert told == Preference("tie", shown_first=1.0, shown_second=0.0)
+    assert told.value == 0
 
 
 async def test_who_prefers_a_letter_says_a_tie() -> None:

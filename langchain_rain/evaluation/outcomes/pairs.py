@@ -28,11 +28,18 @@ class Preference:
     Attributes:
         winner: "tie" if the judge prefers the answer that stands first, or second, in both orders, or neither; None if
             it did not choose between its options.
-        value: how much speaks for the first answer, in [-1, 1]; 0 without a winner.
+        shown_first: how far the first answer is preferred where it is shown first, in [0, 1]; 0.5 is not at all.
+        shown_second: the same where it is shown second.
     """
 
     winner: Literal["first", "second", "tie"] | None
-    value: float = 0.0
+    shown_first: float = 0.5
+    shown_second: float = 0.5
+
+    @property
+    def value(self) -> float:
+        """How much speaks for the first answer, in [-1, 1]."""
+        return self.shown_first + self.shown_second - 1
 
 
 class PairJudge:
@@ -103,9 +110,10 @@ class PairJudge:
                 return Preference(None)
             values.append(without_rounding(verdict.value))
         straight, swapped = values
+        shown = (1 + straight) / 2, (1 - swapped) / 2
         if straight * swapped >= 0:  # the same place both times
-            return Preference("tie")
-        return Preference("first" if straight > 0 else "second", (straight - swapped) / 2)
+            return Preference("tie", *shown)
+        return Preference("first" if straight > 0 else "second", *shown)
 
 
 def pair_transcript(content: Content, first: str, second: str) -> Transcript:
