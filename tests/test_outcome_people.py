@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from langchain_rain import RainConfigError
 from langchain_rain.evaluation.outcomes import Outcome, PeopleJudge, outcome_judge
-from langchain_rain.evaluation.outcomes.pairing import PairedLabels, paired_labels
 from langchain_rain.evaluation.outcomes.label_key import key_path
+from langchain_rain.evaluation.outcomes.pairing import PairedLabels, paired_labels
 from langchain_rain.evaluation.outcomes.people import Answered, export_answers, import_labels
 from langchain_rain.evaluation.outcomes.sheets import MAX_CELL, as_cell, read_sheet, text_of_cell, write_sheet
 

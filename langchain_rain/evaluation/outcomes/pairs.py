@@ -28,7 +28,7 @@ class Preference:
     Attributes:
         winner: "tie" if the judge prefers the answer that stands first, or second, in both orders, or neither; None if
             it did not choose between its options.
-        shown_first: how far the first answer is preferred where it is shown first, in [0, 1]; 0.5 is not at all.
+        shown_first: how far the first answer is preferred where it is shown first, in [0, 1]; 0.5 is no preference.
         shown_second: the same where it is shown second.
     """
 
