@@ -1,13 +1,11 @@
 """Many prompts through one answerer: some at once, each result written down as soon as it is there."""
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import FileIO
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +14,6 @@ from langchain_rain.answerer import Tried
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.json_lines import write_line
 from langchain_rain.ledger import Ledger
-from langchain_rain.prompts import Prompt
 
 MAX_FAILURES_ON_END = 20
 """After so many failures alike, without anything else between them, the next row would fail too: nobody is there who
@@ -24,30 +21,6 @@ could answer, or nothing can be answered by these settings."""
 
 MAY_PASS = "may pass"
 """The cause of all failures that may pass, whatever they say."""
-
-
-async def as_they_come(
-    prompts: Iterable[Prompt], answer: Callable[[Prompt], Awaitable[Tried]], *, concurrency: int
-) -> AsyncGenerator[Tried]:
-    """Yields what came of each prompt, the fastest first.
-
-    At most `concurrency` are under way at once, and no more are taken from `prompts`.
-    """
-    waiting = iter(prompts)
-    under_way: set[asyncio.Future[Tried]] = set()
-    try:
-        while True:
-            for prompt in islice(waiting, concurrency - len(under_way)):
-                under_way.add(asyncio.ensure_future(answer(prompt)))
-            if not under_way:
-                return
-            done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                yield task.result()
-    finally:
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 @dataclass(slots=True)

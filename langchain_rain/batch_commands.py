@@ -13,8 +13,9 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 from langchain_rain.answerer import Answerer, Settings, Tried
-from langchain_rain.batch import Failures, Recorder, Tally, as_they_come
+from langchain_rain.batch import Failures, Recorder, Tally
 from langchain_rain.batch_progress import telling
+from langchain_rain.concurrency import as_they_come
 from langchain_rain.engines.loading import DEMO_MODEL
 from langchain_rain.errors import RainConfigError
 from langchain_rain.ledger import Ledger

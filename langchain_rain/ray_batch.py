@@ -19,7 +19,7 @@ from ray import data
 from ray.exceptions import RayError
 
 from langchain_rain.answerer import Answerer, Settings, Tried
-from langchain_rain.batch import as_they_come
+from langchain_rain.concurrency import as_they_come
 from langchain_rain.errors import EngineError, JudgeAtChanceWarning, RainConfigError, RubricError
 from langchain_rain.prompts import Prompt
 

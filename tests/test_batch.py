@@ -17,7 +17,8 @@ import pytest
 
 from langchain_rain import EngineError, batch_progress, judging
 from langchain_rain.answerer import Tried
-from langchain_rain.batch import MAX_FAILURES_ON_END, Tally, as_they_come
+from langchain_rain.batch import MAX_FAILURES_ON_END, Tally
+from langchain_rain.concurrency import as_they_come
 from langchain_rain.engines.loading import demo_model_path
 from langchain_rain.evaluation.demo_world import as_prompt, test_requests
 from langchain_rain.prompts import Prompt, read_prompts
