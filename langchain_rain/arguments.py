@@ -26,7 +26,7 @@ from langchain_rain.drivers import Job, Outcome
 from langchain_rain.engines.base import ChatEngine, Cost, Engine
 from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.engines.calling import Calls
-from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue, as_lines
+from langchain_rain.engines.dialogue import NEXT_TURNS, Dialogue
 from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import EngineError, RainConfigError, describe_mistakes
 from langchain_rain.functions import name_of_function
@@ -404,7 +404,7 @@ class RainArguments(BaseModel):
 def _open(engine: Engine, prompt: str | Dialogue, *, max_tokens: int, stop: list[str]) -> Context:
     if isinstance(prompt, str) or isinstance(engine, ChatEngine):
         return engine.open(prompt, max_tokens=max_tokens, stop=stop)  # type: ignore[arg-type]  # not narrowed
-    return engine.open(as_lines(prompt.messages), max_tokens=max_tokens, stop=[*stop, *NEXT_TURNS])
+    return engine.open(prompt.as_lines, max_tokens=max_tokens, stop=[*stop, *NEXT_TURNS])
 
 
 def check_stop(stop: Any) -> None:

@@ -26,6 +26,7 @@ from langchain_rain.search.protocol import (
     Request,
     Rollout,
     Score,
+    Tokens,
     TokenSet,
 )
 
@@ -151,6 +152,24 @@ class ChatEngine(Engine, Protocol):
 
     def reader(self, context: Context) -> AnswerReader:
         """Reads the answer of an open conversation."""
+
+
+class Feeding(Protocol):
+    """Tells what the requests of a conversation put before the model, while it is open and afterwards."""
+
+    def texts(self, request: Request, reply: Any) -> Sequence[Tokens]:
+        """The texts that went through the model for a request with this reply, from their beginnings.
+
+        What was drawn and then dropped, as it was drawn twice or not wanted, is not among them.
+        """
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """An engine of which it is known which tokens go through its model."""
+
+    def feeding(self, context: Context) -> Feeding:
+        """Tells it of an open conversation."""
 
 
 class Stepper(Engine, Protocol):

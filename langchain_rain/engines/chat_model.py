@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from langchain_rain.engines.base import Answered, Cost
 from langchain_rain.engines.calling import NO_STREAM_TAG, CallingChannel, Calls, without_tokens
-from langchain_rain.engines.dialogue import Dialogue, as_lines, guided, said_in_full
+from langchain_rain.engines.dialogue import Dialogue, guided, said_in_full
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.search.protocol import (
@@ -186,7 +186,7 @@ class ChatModelEngine:
             return self._judge, [HumanMessage(asked)], {}, config
         if isinstance(request, Expand):
             stop = {"stop": list(conversation.stop)} if conversation.stop else {}
-            messages = guided(conversation.dialogue.messages, request.guidance)
+            messages = guided(_all_messages(conversation.dialogue), request.guidance)
             return self._writer, messages, {**conversation.dialogue.call_arguments, **stop}, config
         kind = type(request).__name__
         raise EngineError(f"{self.name} writes whole messages and has no {kind}.", engine=self.name, request=kind)
@@ -221,7 +221,7 @@ class ChatModelEngine:
         if isinstance(request, Score):
             return request.question
         guidance = request.guidance if isinstance(request, Expand) else ""
-        return as_lines(self._conversations[request.context].dialogue.messages) + guidance
+        return self._conversations[request.context].dialogue.as_lines + guidance
 
     def _token_set(self, conversation: _Conversation, message: AIMessage) -> TokenSet:
         message, finish_reason = _cut(message, conversation.stop)
@@ -231,6 +231,11 @@ class ChatModelEngine:
             conversation.messages.append(message)
             known.append(text)
         return TokenSet((known.index(text),), text, finish_reason=finish_reason)
+
+
+def _all_messages(dialogue: Dialogue) -> list[BaseMessage]:
+    """The conversation, and as its last message, which is to be gone on with, what the answer begins with."""
+    return [*dialogue.messages, *([AIMessage(dialogue.beginning)] if dialogue.beginning else [])]
 
 
 def _cut(message: AIMessage, stop: Sequence[str]) -> tuple[AIMessage, FinishReason]:

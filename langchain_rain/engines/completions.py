@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from langchain_rain.engines.addresses import as_replicas, checked_urls, named
 from langchain_rain.engines.base import Answered, Cost
 from langchain_rain.engines.capabilities import probe_all
-from langchain_rain.engines.conversations import Conversations
+from langchain_rain.engines.conversations import Conversations, Feeding
 from langchain_rain.engines.dialects import DIALECTS
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
@@ -222,6 +222,10 @@ class CompletionsEngine:
     def reader(self, context: Context) -> AnswerReader:
         """Reads the answer of an open conversation."""
         return self._conversations.reader(context)
+
+    def feeding(self, context: Context) -> Feeding:
+        """Tells which texts go through the model, were nothing of them cached."""
+        return self._conversations.feeding(context, has_encoder=True)
 
     async def answer(self, request: Request) -> Answered:
         """Answers one request; failures are returned, not raised."""

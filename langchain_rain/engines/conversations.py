@@ -1,6 +1,8 @@
 """The conversations that an engine with tokens holds open, and the work that a request in one of them is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from langchain_rain.engines.conversation import Conversation
 from langchain_rain.engines.dialogue import Dialogue
@@ -9,7 +11,7 @@ from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.wants import Place
 from langchain_rain.engines.work import EmbedWork, ExpandWork, RolloutWork, ScoreWork, Work
 from langchain_rain.errors import EngineError
-from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score
+from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score, Tokens
 
 
 class Conversations:
@@ -73,17 +75,21 @@ class Conversations:
         if isinstance(request, Expand):
             return ExpandWork(request, conversation, self.codec)
         if isinstance(request, Rollout):
-            return RolloutWork(request, conversation, self.codec, self._guided(request, conversation))
+            return RolloutWork(request, conversation, self.codec, self.guided_place(request, conversation))
         if isinstance(request, Embed):
             return EmbedWork(request, conversation)
         return self._score_work(request)
 
-    def _guided(self, request: Rollout, conversation: Conversation) -> Place | None:
+    def guided_place(self, request: Rollout, conversation: Conversation) -> Place | None:
         """The end of the prompt with guidance before it, if there is any, and both and the answer fit into a text."""
         if not request.guidance:
             return None
         guided = self.codec.guided(conversation, request.guidance)
         return guided if guided.num_tokens + conversation.max_tokens <= self._max_context else None
+
+    def feeding(self, context: Context, *, has_encoder: bool) -> "Feeding":
+        """See `base.ReadsTexts`; whether an encoder answers `Embed` in place of the model."""
+        return Feeding(self, self._open[context], has_encoder)
 
     def _score_work(self, request: Score) -> ScoreWork:
         tokens = self.codec.score_tokens(request)
@@ -95,3 +101,27 @@ class Conversations:
                 request="Score",
             )
         return ScoreWork(request, tokens, self.codec.options_token_ids(request.options))
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """See `base.Feeding`; of one conversation, be it open or closed by now."""
+
+    conversations: Conversations
+    conversation: Conversation
+    has_encoder: bool
+
+    def texts(self, request: Request, reply: Any) -> list[Tokens]:
+        """See `base.Feeding`. The last token that is written comes out of the model and does not go in."""
+        if isinstance(request, Score):
+            return [self.conversations.codec.score_tokens(request)]
+        start = (*self.conversation.prompt_tokens, *request.prefix)
+        if isinstance(request, Embed):
+            return [] if self.has_encoder else [start]
+        if isinstance(request, Expand):
+            return [start, *((*start, *each.tokens[:-1]) for each in reply)]
+        if not reply.tokens:
+            return []
+        guided = self.conversations.guided_place(request, self.conversation)
+        starts = [start] if guided is None else [start, (*guided.sequence, *request.prefix)]
+        return [(*each, *reply.tokens[:-1]) for each in starts]

@@ -41,6 +41,7 @@ class Dialogue:
         tool_choice: "any", the name of the tool that must be called, or None.
         call_arguments: what else a chat model behind an engine is called with.
         calls: how such a model is called: on whose behalf, and on which event loop.
+        beginning: what the answer begins with, put into the assistant's mouth; it goes on from there.
     """
 
     messages: tuple[BaseMessage, ...]
@@ -48,10 +49,17 @@ class Dialogue:
     tool_choice: str | None = None
     call_arguments: Mapping[str, Any] = field(default_factory=dict)
     calls: "Calls | None" = None
+    beginning: str = ""
 
     def __post_init__(self) -> None:
         if not self.messages:
             raise RainConfigError("A conversation of at least one message is needed, given none.")
+
+    @property
+    def as_lines(self) -> str:
+        """All of it as `Human: ...` and `Assistant: ...`, ending where the answer goes on."""
+        lines = as_lines(self.messages)
+        return f"{lines} {quoted(self.beginning)}" if self.beginning else lines
 
 
 def as_lines(messages: Sequence[BaseMessage], *, max_turns: int | None = None, next_speaker: str = "ai") -> str:

@@ -13,7 +13,6 @@ from langchain_rain.engines.conversation import REPLACEMENT, Conversation, Miles
 from langchain_rain.engines.dialogue import (
     NEXT_TURNS,
     Dialogue,
-    as_lines,
     guided,
     template_messages,
     with_system_in_first_turn,
@@ -107,8 +106,9 @@ class TextCodec:
         if self.has_chat_template:
             return self.dialogue(prompt, max_tokens=max_tokens, stop=stop)
         template_messages(prompt.messages)  # checks that all of it is text
-        tokens = self.prompt_tokens(as_lines(prompt.messages))
-        return Conversation(tokens, max_tokens, (*stop, *NEXT_TURNS), prompt, continues_line=True)
+        tokens = self.prompt_tokens(prompt.as_lines)
+        continues_line = not prompt.beginning
+        return Conversation(tokens, max_tokens, (*stop, *NEXT_TURNS), prompt, continues_line=continues_line)
 
     def dialogue(self, dialogue: Dialogue, *, max_tokens: int, stop: Sequence[str]) -> Conversation:
         """Encodes a conversation by the chat template.
@@ -122,9 +122,10 @@ class TextCodec:
             self._check_unicode(turn["content"])
         with self._lock:
             tokens = self._templated(turns, dialogue.tools)
+            given = self._encode(dialogue.beginning, add_special_tokens=False) if dialogue.beginning else ()
             beginning = self._forced_beginning(dialogue)
             forced = self._tokenizer(beginning, add_special_tokens=False).input_ids if beginning else []
-        tokens = (*tokens, *forced)
+        tokens = (*tokens, *given, *forced)
         return Conversation(tokens, max_tokens, tuple(stop), dialogue, tools=dialogue.tools, beginning=beginning)
 
     def guided(self, conversation: Conversation, guidance: str) -> Place:

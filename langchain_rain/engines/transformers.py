@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.admission import CacheLimit, check_limit
 from langchain_rain.engines.base import StepReport, Ticket
-from langchain_rain.engines.conversations import Conversations
+from langchain_rain.engines.conversations import Conversations, Feeding
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
 from langchain_rain.engines.families import check_model, eos_token_ids, why_not_cached
@@ -195,6 +195,10 @@ class TransformersEngine:
     def reader(self, context: Context) -> AnswerReader:
         """Reads the answer of an open conversation."""
         return self._conversations.reader(context)
+
+    def feeding(self, context: Context) -> Feeding:
+        """Tells which texts go through the model."""
+        return self._conversations.feeding(context, has_encoder=self.embeddings is not None)
 
     def close(self, context: Context) -> None:
         """Frees what a conversation holds; what it has computed is kept within the limit. What it still asks fails."""
