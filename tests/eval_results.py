@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any
 
 from langchain_rain.evaluation.results import (
@@ -74,7 +75,7 @@ def comparison(label: str, name: str, other: str) -> Comparison:
     number = (*LABELS, *WORSE_LABELS).index(label)
     ours, theirs = FIGURES[name][0][number], FIGURES[other][0][number]
     difference, half = (ours - theirs) / 900, 1.96 * math.sqrt(abs(ours - theirs) + 14) / 900
-    p_value = min(1.0, math.exp(-abs(difference / half) ** 2 * 1.9))
+    p_value = 2 * NormalDist().cdf(-1.96 * abs(difference) / half)
     fewer = 7
     more = fewer + abs(ours - theirs)
     is_better = (ours > theirs) != (label in WORSE_LABELS)

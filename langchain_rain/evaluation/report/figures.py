@@ -9,7 +9,7 @@ from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import printable, shortened, words
 from langchain_rain.evaluation.report.marks import hue, marker
 from langchain_rain.evaluation.report.placing import write_names
-from langchain_rain.evaluation.report.svg import INK, LINE, SOFT, draw
+from langchain_rain.evaluation.report.svg import INK, SOFT, draw
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results
 
 MAX_NAME = 24
@@ -72,7 +72,9 @@ def cost_plot(name: str, results: Results, label: str, cost_name: str, points: S
             axes.invert_yaxis()
         best = unbeaten(points, is_worse=is_worse)
         if len(best) > 1:
-            axes.plot(*zip(*(each.at for each in best), strict=True), color=LINE, linestyle=(0, (4, 3)), linewidth=1.4)
+            x, y = zip(*(each.at for each in best), strict=True)
+            axes.plot(x, y, color=SOFT, linestyle=(0, (4, 3)), linewidth=1.2, label="no other is cheaper and better")
+            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 0.99), borderpad=0, labelcolor=SOFT)
         _draw_points(axes, points)
 
     return draw(name, 280, paint)
@@ -148,6 +150,7 @@ def _set_share_limits(axis: Any, rates: Sequence[Rate]) -> None:
     room = max(0.08 * (high - low), 0.01)
     axis.axes.set(**{f"{axis.axis_name}lim": (max(-0.02, low - room), min(1.02, high + room))})
     axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}")
+    axis.get_major_locator().set_params(nbins=6, steps=[1, 2, 5, 10])
     ticks = [tick for tick in axis.get_majorticklocs() if -1e-9 <= tick <= 1 + 1e-9]
     axis.set_ticks(ticks)
 
@@ -166,7 +169,7 @@ def rewinds_plot(name: str, results: Results) -> str:
             edges = [bin_number / NUM_BINS for bin_number in range(NUM_BINS)]
             axes.bar(edges, counts, width=0.86 / NUM_BINS, align="edge", color=hue(number), linewidth=0)
             told = f"{_short(each.name)}: {formats.counted(len(each.rewinds_at), 'rewind')}"
-            axes.set_title(told, loc="left", fontsize=9.5, color=INK, pad=4)
+            axes.set_title(told, loc="left", fontsize=10, color=INK, pad=4)
             axes.set(xlim=(0, 1), ylim=(0, 1.05 * max(counts)), yticks=[])
             axes.spines["left"].set_visible(False)
             axes.grid(visible=False)
@@ -192,31 +195,36 @@ def differences_plot(name: str, results: Results, label: str) -> str:
     """A row for each comparison by a label; on the side of zero that is better for the strategy, or across."""
     compared = [each for each in results.comparisons if each.label == label]
     numbers = {each.name: number for number, each in enumerate(results.strategies)}
-    is_worse = label in results.worse_labels
+    is_one = len({each.strategy for each in compared}) == 1  # the caption names it, and the marks are the others'
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         axes.axvline(0, color=INK, linewidth=1)
         for row, each in enumerate(compared):
-            number = numbers[each.strategy]
+            number = numbers[each.other if is_one else each.strategy]
             mark = marker(number, is_reference=results.strategies[number].is_reference)
             axes.plot([100 * each.low, 100 * each.high], [row, row], color=hue(number), linewidth=1.8)
             axes.plot(100 * each.difference, row, **mark, markersize=7, markeredgewidth=1.6, linestyle="", zorder=3)
-        axes.set_yticks(range(len(compared)), [_pair(each) for each in compared])
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        told = [f"against {_short(each.other)}" if is_one else _pair(each) for each in compared]
+        axes.set_yticks(range(len(compared)), told)
         axes.set_ylim(len(compared) - 0.4, -0.6)
-        _set_symmetric_limits(axes, compared)
         axes.set_xlabel(f"{words(label)}: difference in points")
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        sides = ("better", "worse") if is_worse else ("worse", "better")
-        for side, place, where in zip((f"← {sides[0]}", f"{sides[1]} →"), ("left", "right"), (0, 1), strict=True):
-            axes.text(where, 1.01, side, transform=axes.transAxes, ha=place, va="bottom", color=SOFT, fontsize=9.5)
+        _set_limits_with_zero(axes, compared)
+        _name_sides(axes, is_worse=label in results.worse_labels)
 
-    return draw(name, 34 * len(compared) + 64, paint)
+    return draw(name, (24 if is_one else 36) * len(compared) + 68, paint)
 
 
-def _set_symmetric_limits(axes: Any, compared: Sequence[Comparison]) -> None:
+def _name_sides(axes: Any, *, is_worse: bool) -> None:
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    left, right = ("better", "worse") if is_worse else ("worse", "better")
+    for side, place, where in ((f"← {left}", "left", 0), (f"{right} →", "right", 1)):
+        axes.text(where, 1.01, side, transform=axes.transAxes, ha=place, va="bottom", color=SOFT)
+
+
+def _set_limits_with_zero(axes: Any, compared: Sequence[Comparison]) -> None:
     """Zero stays in sight."""
     low, high = min(0.0, *(each.low for each in compared)), max(0.0, *(each.high for each in compared))
     room = max(0.06 * (high - low), 0.005)
@@ -226,7 +234,7 @@ def _set_symmetric_limits(axes: Any, compared: Sequence[Comparison]) -> None:
 
 
 def _pair(each: Comparison) -> str:
-    return f"{_short(each.strategy)}\nvs {_short(each.other)}"
+    return f"{_short(each.strategy)}\nagainst {_short(each.other)}"
 
 
 def _short(name: str) -> str:

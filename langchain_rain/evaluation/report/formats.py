@@ -25,7 +25,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 def interval(rate: Rate) -> str:
     """The 95 % interval in percent, and of how many answers; 95.7–97.9, n 900."""
-    return f"{100 * rate.low:.1f}–{100 * rate.high:.1f}, n {rate.num:,}"
+    return f"{100 * rate.low:.1f}–{100 * rate.high:.1f}, n\u00a0{rate.num:,}"
 
 
 def points(difference: float) -> str:

@@ -69,7 +69,7 @@ def write_names(axes: Any, points: Sequence[tuple[float, float]], names: Sequenc
     taken = [Box(x - MARK_SIZE, y - MARK_SIZE, x + MARK_SIZE, y + MARK_SIZE) for x, y in shown]
     thin = [_thin(axes, bar) for bar in bars]
     for point, at, name in zip(points, shown, names, strict=True):
-        text = axes.annotate(name, point, textcoords="offset points", xytext=(0, 0), fontsize=9.5, in_layout=False)
+        text = axes.annotate(name, point, textcoords="offset points", xytext=(0, 0), fontsize=10, in_layout=False)
         extent = text.get_window_extent()
         places = [(place, place.box(at, extent.width, extent.height)) for place in _places()]
         place, box = min(places, key=lambda each: _crowding(each[1], room, taken, thin))

@@ -6,7 +6,7 @@ from functools import partial
 
 from langchain_rain.evaluation.report import figures, formats, tables
 from langchain_rain.evaluation.report import words as texts
-from langchain_rain.evaluation.report.formats import counted, listed, printable, words
+from langchain_rain.evaluation.report.formats import counted, listed, named, printable, words
 from langchain_rain.evaluation.report.tables import Table
 from langchain_rain.evaluation.results import Costs, Results
 
@@ -53,11 +53,14 @@ def all_sections(results: Results) -> list[Section]:
 
 
 def _quality(results: Results) -> Section:
-    explanation = [*texts.QUALITY]
+    given = results.provenance
+    is_same = named(given.judge) == named(given.outcome_judge)
+    explanation = [texts.SAME_JUDGE if is_same else texts.OTHER_JUDGE, texts.INTERVAL]
     table = tables.quality_table(results)
     remarks = [f"{words(label)}: {meaning}." for label, meaning in texts.glossary(results.all_labels)]
     shown = {column.name for column in table.columns}
     remarks += [f"{it}." for it in (texts.WOULD_REFUSE, texts.BELOW_THRESHOLD) if it.partition(":")[0] in shown]
+    remarks += [texts.SEVERAL_SEEDS] if len(results.seeds) > 1 else []
     return Section("quality", "How good the answers are", explanation, tables=[table], remarks=remarks)
 
 
@@ -131,13 +134,19 @@ def _differences(results: Results) -> Section | None:
     labels = [label for label in results.all_labels if any(each.label == label for each in results.comparisons)]
     plots = [
         Plot(
-            f"{words(label).capitalize()}: {_tally(results, label)}",
+            f"{words(label).capitalize()}{_compared(results, label)}: {_tally(results, label)}",
             partial(figures.differences_plot, f"differences-{number}", results, label),
         )
         for number, label in enumerate(labels)
     ]
     table = tables.differences_table(results)
     return Section("differences", "Compared answer by answer", texts.DIFFERENCES, plots, [table])
+
+
+def _compared(results: Results, label: str) -> str:
+    """The strategy that is compared with others, if it is one alone."""
+    names = {each.strategy for each in results.comparisons if each.label == label}
+    return f", {printable(names.pop())} against others" if len(names) == 1 else ""
 
 
 def _tally(results: Results, label: str) -> str:

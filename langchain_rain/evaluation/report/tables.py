@@ -91,20 +91,19 @@ def _rates_of_label(results: Results, label: str) -> list[Cell]:
 def _rate_cell(rate: Rate | None, num_unknown: int = 0, *, is_best: bool = False) -> Cell:
     unknown = f"{num_unknown:,} unknown" if num_unknown else ""
     if rate is None:
-        return Cell(NONE, unknown)
-    detail = ", ".join(filter(None, [formats.interval(rate), unknown]))
-    return Cell(formats.percent(rate.value), detail, rate.value, is_best=is_best)
+        return Cell(NONE, tag=unknown)
+    return Cell(formats.percent(rate.value), formats.interval(rate), rate.value, tag=unknown, is_best=is_best)
 
 
 COSTS: Sequence[tuple[Column, Callable[[Costs], float | None]]] = (
     (Column("forward passes", "per answer"), lambda costs: costs.forward_passes),
     (Column("token positions", "per answer"), lambda costs: costs.token_positions),
-    (Column("of these judging", "positions"), lambda costs: costs.judging_positions),
+    (Column("judging", "positions"), lambda costs: costs.judging_positions),
     (Column("length", "tokens"), lambda costs: costs.num_tokens),
     (Column("simulations", "per answer"), lambda costs: costs.num_simulations),
     (Column("rewinds", "per answer"), lambda costs: costs.num_rewinds),
-    (Column("time, median", "seconds"), lambda costs: costs.seconds_p50),
-    (Column("time, 95th percentile", "seconds"), lambda costs: costs.seconds_p95),
+    (Column("median time", "seconds"), lambda costs: costs.seconds_p50),
+    (Column("95th percentile", "seconds"), lambda costs: costs.seconds_p95),
 )
 """Each with the cost that it shows."""
 
@@ -153,8 +152,8 @@ def differences_table(results: Results) -> Table:
         Column("difference", "points"),
         Column("verdict", is_number=False),
         Column("p-value"),
-        Column("only this one good", "pairs"),
-        Column("only the other", "pairs"),
+        Column("won", "pairs"),
+        Column("lost", "pairs"),
         Column("pairs", "n"),
     ]
     return Table("Paired differences", columns, [_difference_row(results, each) for each in results.comparisons])
@@ -198,7 +197,7 @@ def wins_table(results: Results) -> Table:
         ]
         both = (strategy_cell(results, each.strategy), strategy_cell(results, each.other))
         rows.append((*both, *counts, Cell(f"{num:,}", key=num)))
-    return Table("Which answer was preferred", columns, rows)
+    return Table("Preferences by pair of strategies", columns, rows)
 
 
 def groups_table(results: Results) -> Table | None:

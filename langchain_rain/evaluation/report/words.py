@@ -12,26 +12,35 @@ RAIN = (
 )
 
 INTERVAL = (
-    "The small figures are a 95% interval and n, the number of answers counted. Asked about other cases of the same "
-    "kind, the rate would lie in such an interval about 19 times out of 20. Where the intervals of two strategies "
-    "overlap, this table alone does not tell them apart; the paired differences may."
+    "The small figures are a 95% interval and n, the number of answers counted. If all of this were done again with "
+    "other cases of the same kind, about 19 in 20 of such intervals would hold the true rate. Where those of two "
+    "strategies overlap, this table alone does not tell them apart; the paired differences may."
 )
 
-QUALITY = (
-    "Whether an answer is good was decided by the outcome judge, which does not steer the search: a "
-    "strategy cannot win by pleasing the judge that picks its words.",
-    INTERVAL,
+OTHER_JUDGE = (
+    "Whether an answer is good was decided by the outcome judge, which does not steer the search: a strategy cannot win "
+    "by pleasing the judge that picks its words."
+)
+
+SAME_JUDGE = (
+    "Whether an answer is good was decided by the outcome judge. Here it goes by the name of the judge that steers: if "
+    "they are one and the same, these figures flatter every strategy that asked it, and its mistakes do not show."
+)
+
+SEVERAL_SEEDS = (
+    "Intervals take all answers as independent of each other. Answers to one case with several seeds are alike, so the "
+    "true intervals are somewhat wider."
 )
 
 COST = (
     "More computing nearly always buys better answers, so strategies are compared at equal cost. In the plots a better "
-    "strategy stands higher (better answers) and further left (cheaper). The axis is logarithmic: each labelled step "
-    "is ten times the cost. Vertical bars are 95% intervals.",
+    "strategy stands higher (better answers) and further left (cheaper). The scale of costs is logarithmic: equal steps to "
+    "the right are equal factors. Upright bars are 95% intervals.",
     "The dashed line joins the strategies that nothing beats: no other one is both cheaper and better. A strategy "
     "below the line is not worth its cost here.",
     "A forward pass is one run of the model, whatever number of texts it reads at once; passes come one after the "
     "other, so they set the waiting time. Token positions are all tokens processed in these passes; they are the "
-    "amount of computing.",
+    "amount of computing. Some of them are spent on judging.",
 )
 
 TRADE_OFF = (
@@ -50,8 +59,9 @@ DIFFERENCES = (
     "both, so this tells apart what the intervals above cannot. A difference of +3.0 points means three more of "
     "every hundred answers have the label. Where the interval crosses the line at zero, the figures do not say which "
     "of the two is better.",
-    "The p-value is how often a difference this large would come about by chance if the two were equally good. Of "
-    "twenty comparisons without any difference, one is expected to fall below 0.05.",
+    "Won and lost are the pairs in which only one of the two answers turned out well; in all others they are alike. "
+    "The p-value is how often chance alone would make a difference this large if the two were equally good. Of twenty "
+    "comparisons without any difference, one is expected to fall below 0.05.",
 )
 
 WINS = ("Somebody saw the answers of both and said which is better; the answers it could not choose between are ties.",)

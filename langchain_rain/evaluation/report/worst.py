@@ -1,7 +1,8 @@
 """The answers that turned out worst, as texts that cannot be taken for parts of the report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import counted, printable, words
@@ -66,8 +67,14 @@ def _found(found: Label) -> str:
 
 
 def steps(answer: WorstAnswer) -> list[ShownStep]:
-    """The search, of a long one the beginning."""
-    return [_shown(step) for step in answer.search[:MAX_STEPS]]
+    """The search, of a long one the beginning; a draft whose fate is the next step is told with it."""
+    pairs = zip_longest(answer.search, answer.search[1:])
+    told = [step for step, after in pairs if not _is_told_by(after, step)]
+    return [_shown(step) for step in told[:MAX_STEPS]]
+
+
+def _is_told_by(after: SearchStep | None, step: SearchStep) -> bool:
+    return after is not None and step.event == "draft" and after == replace(step, event=after.event)
 
 
 def _shown(step: SearchStep) -> ShownStep:
@@ -87,6 +94,5 @@ def search_summary(answer: WorstAnswer) -> str:
     told = [f"{events.count(event):,} {EVENTS[event]}" for event in EVENTS if event in events]
     if not told:
         return "There was no search: the answer was written in one go."
-    left_out = len(events) - MAX_STEPS
-    more = f"; the last {left_out:,} are only in results.json" if left_out > 0 else ""
-    return f"{counted(len(events), 'step')}: {', '.join(told)}{more}"
+    more = f"; only the first {MAX_STEPS} are shown" if len(steps(answer)) == MAX_STEPS < len(events) else ""
+    return f"{', '.join(told)}{more}"
