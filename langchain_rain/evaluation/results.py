@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -262,7 +263,7 @@ class Results:
             rates = (strategy.rates, strategy.unknown, *strategy.groups.values())
             _check_known("label", self.all_labels, (label for each in rates for label in each))
         _check_known("label", self.all_labels, (each.label for each in self.comparisons))
-        pairs = (*self.comparisons, *self.win_rates)
+        pairs: tuple[Comparison | WinRate, ...] = (*self.comparisons, *self.win_rates)
         told = [name for each in pairs for name in (each.strategy, each.other)]
         _check_known("strategy", names, [*told, *(each.strategy for each in self.worst)])
 
@@ -289,8 +290,8 @@ class Results:
         Raises:
             RainConfigError: it is of another format, or not as it is described here; tells all keys that are wrong.
         """
-        if document.get("format") != FORMAT:
-            given = document.get("format")
+        given = document.get("format") if isinstance(document, Mapping) else document
+        if given != FORMAT:
             raise RainConfigError(f"results: format {FORMAT} is what this version reads, given {given!r:.80}.")
         try:
             text = json.dumps(document, allow_nan=False)
@@ -303,7 +304,9 @@ class Results:
         return results
 
 
+@cache
 def _document() -> TypeAdapter[Any]:
+    """Made when it is first asked for, which takes a while."""
     return TypeAdapter(Results)
 
 

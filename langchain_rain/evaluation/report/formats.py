@@ -8,11 +8,17 @@ from typing import Any
 from langchain_rain.evaluation.results import Rate
 from langchain_rain.quoting import visible
 
-NONE = "–"
+TO = "\u2013"
+"""The dash between the ends of an interval."""
+
+NONE = TO
 """Stands where there is no figure."""
 
-MINUS = "−"
+MINUS = "\u2212"
 """As wide as a plus."""
+
+TIMES = "\u00d7"
+"""The sign of a product."""
 
 SMALLEST_P = 0.001
 """Smaller ones are only told to be smaller: their digits mean nothing."""
@@ -24,8 +30,13 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def interval(rate: Rate) -> str:
-    """The 95 % interval in percent, and of how many answers; 95.7–97.9, n 900."""
-    return f"{100 * rate.low:.1f}–{100 * rate.high:.1f}, n\u00a0{rate.num:,}"
+    """The 95 % interval in percent, and of how many answers."""
+    return f"{ends(rate.low, rate.high)}, n\u00a0{rate.num:,}"
+
+
+def ends(low: float, high: float) -> str:
+    """Of an interval of shares, in percent."""
+    return f"{100 * low:.1f}{TO}{100 * high:.1f}"
 
 
 def points(difference: float) -> str:
@@ -61,8 +72,8 @@ def amount(number: float | None, digits: int = 3) -> str:
 
 
 def times(number: float) -> str:
-    """A ratio, for example ×4.4."""
-    return f"×{amount(number, 2)}"
+    """A ratio as what something is multiplied by."""
+    return f"{TIMES}{amount(number, 2)}"
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -117,5 +128,7 @@ def named(who: Mapping[str, Any]) -> str:
 
 def lines(description: Mapping[str, Any]) -> list[str]:
     """All that a description says, a line for each key."""
-    pairs = [(key, it if isinstance(it, str) else json.dumps(it, ensure_ascii=False)) for key, it in description.items()]
+    pairs = [
+        (key, it if isinstance(it, str) else json.dumps(it, ensure_ascii=False)) for key, it in description.items()
+    ]
     return [printable(f"{key}: {it}") for key, it in pairs] or [NONE]

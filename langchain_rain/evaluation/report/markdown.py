@@ -18,7 +18,6 @@ _LIST_START = re.compile(r"^(\d+(?=\.(?:\s|$))|(?=[-+=]))(.)")
 _BARE_LINK = re.compile(r"(www|:(?=//))(\.|/)", re.IGNORECASE)
 
 
-
 def markdown(results: Results) -> str:
     """The report; the same results, the same text. Text from outside is escaped or stands in fences it cannot close."""
     parts = [
@@ -38,12 +37,14 @@ def markdown(results: Results) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text in one line that Markdown takes for nothing else than text."""
+    """A text within a line that Markdown takes for nothing else than text."""
     plain = printable(text).strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    marked = _MARKED.sub(r"\\\1", plain)
-    for beginning in (_LIST_START, _BARE_LINK):
-        marked = beginning.sub(r"\1\\\2", marked)
-    return marked
+    return _BARE_LINK.sub(r"\1\\\2", _MARKED.sub(r"\\\1", plain))
+
+
+def line(text: str) -> str:
+    """The same at the beginning of a line, where it begins no list either."""
+    return _LIST_START.sub(r"\1\\\2", escaped(text))
 
 
 def fenced(text: str) -> str:
@@ -61,7 +62,7 @@ def _summary(results: Results) -> Iterator[str]:
 
 
 def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {escaped(line)}" for line in lines)
+    return "\n".join(f"- {line(each)}" for each in lines)
 
 
 def _table(table: Table) -> str:
@@ -90,15 +91,15 @@ def _worst(results: Results) -> Iterator[str]:
         name = tables.strategy_cell(results, answer.strategy).text
         yield f"### {number}. {escaped(name)}, case {escaped(answer.case_id)}, seed {answer.seed}"
         found = [f"{label}: {it}" for label, it in worst.findings(answer)]
-        yield escaped("; ".join([*found, f"value: {formats.value(answer.value)}"]))
+        yield line("; ".join([*found, f"value: {formats.value(answer.value)}"]))
         yield from _texts(answer)
 
 
 def _texts(answer: WorstAnswer) -> Iterator[str]:
     for who, text in (*worst.turns(answer), ("answer", worst.cut(answer.answer, worst.MAX_TEXT))):
-        yield f"{escaped(who)}:"
+        yield f"{line(who)}:"
         yield fenced(text)
-    yield escaped(worst.search_summary(answer))
+    yield line(worst.search_summary(answer))
     if answer.search:
         told = [f"[{it.told}, value {it.value}, {it.length}]\n{it.text}" for it in worst.steps(answer)]
         yield fenced("\n".join(told))

@@ -1,4 +1,4 @@
-"""By which mark a strategy is known, in plots and tables alike: a colour and, for who tells no colours apart, a form."""
+"""By which mark a strategy is known, in plots and tables alike: a colour and, for who sees no colours, a form."""
 
 from typing import Any
 

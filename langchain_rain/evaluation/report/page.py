@@ -41,6 +41,7 @@ def page(results: Results) -> str:
 
 def _contents(results: Results) -> Mapping[str, Any]:
     """All that the page says."""
+    answers = [_answer(results, each) for each in results.worst]
     return {
         "title": title(results),
         "lead": lead(results),
@@ -49,7 +50,8 @@ def _contents(results: Results) -> Mapping[str, Any]:
         "highlights": list(sections.highlights(results)),
         "rain": texts.RAIN,
         "sections": sections.all_sections(results),
-        "worst": [_answer(results, each) for each in results.worst],
+        "worst": answers,
+        "opened": next((number for number, each in enumerate(answers) if each["steps"]), None),
         "worst_words": texts.WORST,
         "malformed": tables.malformed_table(results) if results.malformed else None,
         "malformed_words": texts.MALFORMED,

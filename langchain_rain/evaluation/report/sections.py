@@ -185,8 +185,7 @@ def facts(results: Results) -> Iterator[tuple[str, str, str]]:
     if accuracy is None:
         yield "outcome judge right", formats.NONE, "not measured: trust its figures accordingly"
     else:
-        ends = f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}"
-        told = f"95% interval {ends}, n {accuracy.num:,}, where the truth is known"
+        told = f"95% interval {formats.ends(accuracy.low, accuracy.high)}, n {accuracy.num:,}, where the truth is known"
         yield "outcome judge right", formats.percent(accuracy.right / accuracy.num), told
 
 

@@ -125,7 +125,7 @@ def _rewrite(element: ElementTree.Element, name: str, ids: set[str]) -> None:
 
 def _presentation(style: str) -> dict[str, str]:
     """The attributes that say what a style says."""
-    found = {}
+    found: dict[str, str] = {}
     for declaration in filter(None, map(str.strip, style.split(";"))):
         key, _, value = (part.strip() for part in declaration.partition(":"))
         if key == "font":  # as matplotlib before 3.11 has it: weight, size and families in one

@@ -121,7 +121,7 @@ def cost_table(results: Results) -> Table:
             base = cost_of(reference.costs) if reference is not None and number < NUM_COMPARED else None
             columns.append(column)
             by_column.append([_cost_cell(cost, base) for cost in costs])
-    compared = f"; × is against {_name(reference)}" if reference is not None else ""
+    compared = f"; {formats.TIMES} is against {_name(reference)}" if reference is not None else ""
     return _of_strategies(results, f"Costs by strategy, means but for the times{compared}", columns, by_column)
 
 
@@ -135,7 +135,10 @@ def language_table(results: Results) -> Table | None:
     fluent = [each.fluency for each in results.strategies]
     if not any(fluent):
         return None
-    shares = [[None if it is None else it.distinct_1 for it in fluent], [None if it is None else it.distinct_2 for it in fluent]]
+    shares = [
+        [None if it is None else it.distinct_1 for it in fluent],
+        [None if it is None else it.distinct_2 for it in fluent],
+    ]
     by_column = [[Cell(NONE if it is None else f"{it:.3f}", key=it) for it in column] for column in shares]
     perplexities = [None if it is None else it.perplexity for it in fluent]
     by_column.append([Cell(amount(it), key=it) for it in perplexities])

@@ -18,8 +18,8 @@ INTERVAL = (
 )
 
 OTHER_JUDGE = (
-    "Whether an answer is good was decided by the outcome judge, which does not steer the search: a strategy cannot win "
-    "by pleasing the judge that picks its words."
+    "Whether an answer is good was decided by the outcome judge, which does not steer the search: a strategy cannot "
+    "win by pleasing the judge that picks its words."
 )
 
 SAME_JUDGE = (
@@ -34,8 +34,8 @@ SEVERAL_SEEDS = (
 
 COST = (
     "More computing nearly always buys better answers, so strategies are compared at equal cost. In the plots a better "
-    "strategy stands higher (better answers) and further left (cheaper). The scale of costs is logarithmic: equal steps to "
-    "the right are equal factors. Upright bars are 95% intervals.",
+    "strategy stands higher (better answers) and further left (cheaper). The scale of costs is logarithmic: equal "
+    "steps to the right are equal factors. Upright bars are 95% intervals.",
     "The dashed line joins the strategies that nothing beats: no other one is both cheaper and better. A strategy "
     "below the line is not worth its cost here.",
     "A forward pass is one run of the model, whatever number of texts it reads at once; passes come one after the "
@@ -80,7 +80,7 @@ LANGUAGE = (
 WORST = (
     "Averages hide how a failure looks. These are the answers that turned out worst, each with the search that led to "
     "it: what was drafted, what was taken back, and what was kept. A value is what the steering judge made of the "
-    "text so far, from −1 (certainly bad) to +1 (certainly good).",
+    "text so far, from \u22121 (certainly bad) to +1 (certainly good).",
 )
 
 MALFORMED = ("These rows of the suite could not be read as cases. Nothing above counts them.",)
