@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from langchain_rain.evaluation.report import write_report
-from langchain_rain.evaluation.results import Malformed
+from langchain_rain.evaluation.results import Malformed, Results
 from tests.browser import Browser, chromium
-from tests.eval_results import results, worst
+from tests.eval_results import FIGURES, rate, results, strategy, worst
 from tests.test_eval_report import hostile_results
 
 EXECUTABLE = chromium()
@@ -36,6 +36,7 @@ class Reports:
 
     whole: Path
     hostile: Path
+    crowded: Path
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,18 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     whole = results(malformed=many, worst=(long, *map(worst, range(9))))
     write_report(whole, folder / "whole")
     write_report(hostile_results(), folder / "hostile")
-    return Reports(folder / "whole" / "report.html", folder / "hostile" / "report.html")
+    write_report(crowded_results(), folder / "crowded")
+    return Reports(*(folder / name / "report.html" for name in ("whole", "hostile", "crowded")))
+
+
+def crowded_results() -> Results:
+    """Strategies between which there is next to no difference."""
+    alike = []
+    for number, name in enumerate(FIGURES):
+        given = strategy(name)
+        rates = {**given.rates, "harmless": rate(860 + number), "helpful": rate(740 + 2 * number)}
+        alike.append(replace(given, rates=rates))
+    return results(strategies=tuple(alike))
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +115,9 @@ def test_the_plots_are_there_and_their_words_can_be_read(width: int, browser: Br
     assert smallest >= 12
 
 
-def test_names_in_plots_lie_beside_each_other(browser: Browser, reports: Reports) -> None:
-    browser.open(reports.whole, width=1400)
+@pytest.mark.parametrize("kind", ["whole", "crowded"])
+def test_names_in_plots_lie_beside_each_other(kind: str, browser: Browser, reports: Reports) -> None:
+    browser.open(getattr(reports, kind), width=1400)
     overlapping: list[Any] = browser.value(
         """Array.from(document.querySelectorAll('.plot svg')).flatMap(plot => {
           const texts = Array.from(plot.querySelectorAll('text')).map(it => [it.textContent, it.getBBox()]);

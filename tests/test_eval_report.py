@@ -13,7 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from langchain_rain import RainConfigError
-from langchain_rain.evaluation.report import figures, formats, markdown, page, sections, tables, write_report
+from langchain_rain.evaluation.report import figures, formats, markdown, page, sections, svg, tables, write_report
 from langchain_rain.evaluation.report.figures import Point, bin_counts, unbeaten
 from langchain_rain.evaluation.results import Comparison, Malformed, Rate, Results, SearchStep, WorstAnswer
 from tests.eval_results import FIGURES, comparison, rate, results, strategy, worst
@@ -183,6 +183,25 @@ def test_other_figures_as_people_read_them() -> None:
     assert [formats.duration(it) for it in (4.21, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 05 min"]
     assert [formats.listed(it) for it in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a, b and c"]
     assert formats.named({"dtype": "float32", "layers": 2}) == "dtype: float32, layers: 2"
+
+
+@pytest.mark.parametrize(
+    ("style", "attributes"),
+    [
+        (
+            "font: bold 10.5px 'DejaVu Sans', sans-serif; text-anchor: middle",
+            (("font-weight", "bold"), ("font-size", "10.5")),
+        ),
+        ("font-size: 10.5px; font-family: 'DejaVu Sans'", (("font-size", "10.5px"),)),
+        ("fill: #010101; stroke: none", (("fill", "var(--ink)"), ("stroke", "none"))),
+        ("", ()),
+    ],
+)
+def test_styles_become_attributes_whichever_matplotlib_wrote_them(
+    style: str, attributes: tuple[tuple[str, str], ...]
+) -> None:
+    anchor = {"text-anchor": "middle"} if "anchor" in style else {}
+    assert svg.presentation(style) == dict(attributes) | anchor
 
 
 # --- What there is nothing of ----------------------------------------------------------------------------------------

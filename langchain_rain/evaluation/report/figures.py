@@ -8,7 +8,7 @@ from typing import Any
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import printable, shortened, words
 from langchain_rain.evaluation.report.marks import hue, marker
-from langchain_rain.evaluation.report.placing import write_names
+from langchain_rain.evaluation.report.placing import Name, write_names
 from langchain_rain.evaluation.report.svg import INK, SOFT, draw
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results
 
@@ -135,7 +135,7 @@ def _draw_points(axes: Any, points: Sequence[Point]) -> None:
     for point in points:
         mark = marker(point.number, is_reference=point.is_reference)
         axes.plot(*point.at, **mark, markersize=7, markeredgewidth=1.6, linestyle="", clip_on=False, zorder=3)
-    write_names(axes, [each.at for each in points], [each.name for each in points], bars)
+    write_names(axes, [Name(each.name, hue(each.number), each.at) for each in points], bars)
 
 
 def _bars(point: Point) -> Iterator[tuple[float, float, float, float]]:

@@ -20,6 +20,9 @@ MINUS = "\u2212"
 TIMES = "\u00d7"
 """The sign of a product."""
 
+MAX_NAME = 40
+"""Characters of a name that stands in a sentence or a table."""
+
 SMALLEST_P = 0.001
 """Smaller ones are only told to be smaller: their digits mean nothing."""
 
@@ -103,7 +106,12 @@ def moment(started: str) -> str:
 
 def words(name: str) -> str:
     """A name of the data as words: "attack_succeeded" is "attack succeeded"."""
-    return printable(name.replace("_", " "))
+    return name_of(name.replace("_", " "))
+
+
+def name_of(text: str) -> str:
+    """A name from outside as it stands in a sentence or a table."""
+    return shortened(printable(text), MAX_NAME)
 
 
 def printable(text: str) -> str:
@@ -123,7 +131,8 @@ def shortened(text: str, most: int) -> str:
 def named(who: Mapping[str, Any]) -> str:
     """Whom a description names; else all that it says."""
     name = who.get("name") or who.get("model")
-    return printable(name) if isinstance(name, str) else ", ".join(lines(who))
+    told = printable(name) if isinstance(name, str) else ", ".join(lines(who))
+    return shortened(told, 2 * MAX_NAME)
 
 
 def lines(description: Mapping[str, Any]) -> list[str]:

@@ -89,7 +89,7 @@ def _worst(results: Results) -> Iterator[str]:
         yield from texts.WORST
     for number, answer in enumerate(results.worst, 1):
         name = tables.strategy_cell(results, answer.strategy).text
-        yield f"### {number}. {escaped(name)}, case {escaped(answer.case_id)}, seed {answer.seed}"
+        yield f"### {number}. {escaped(name)}, case {escaped(formats.name_of(answer.case_id))}, seed {answer.seed}"
         found = [f"{label}: {it}" for label, it in worst.findings(answer)]
         yield line("; ".join([*found, f"value: {formats.value(answer.value)}"]))
         yield from _texts(answer)

@@ -8,10 +8,13 @@ from typing import Any
 
 from langchain_rain.evaluation.report import formats, sections, tables, worst
 from langchain_rain.evaluation.report import words as texts
-from langchain_rain.evaluation.report.formats import counted, named, printable
+from langchain_rain.evaluation.report.formats import counted, name_of, named, printable, shortened
 from langchain_rain.evaluation.report.marks import glyph
 from langchain_rain.evaluation.results import Results, WorstAnswer
 from langchain_rain.evaluation.rubric_figures import needed
+
+MAX_SOURCE = 300
+"""Characters of the words that say where the cases come from, at the top."""
 
 
 def page(results: Results) -> str:
@@ -61,22 +64,23 @@ def _contents(results: Results) -> Mapping[str, Any]:
 
 def title(results: Results) -> str:
     """Of the report."""
-    return f"Evaluation: {printable(results.suite)}"
+    return f"Evaluation: {name_of(results.suite)}"
 
 
 def lead(results: Results) -> str:
     """Who wrote, who steered, who judged, and on what."""
     given = results.provenance
+    source = shortened(printable(results.source), MAX_SOURCE)
     told = f"{counted(len(results.strategies), 'strategy', 'strategies')} on {counted(results.num_cases, 'case')} "
-    told += f"({printable(results.source)}). Written by {named(given.model)}; searches steered by {named(given.judge)} "
-    told += f"with the rubric {printable(given.rubric.name)}; outcomes judged by {named(given.outcome_judge)}. "
+    told += f"({source}). Written by {named(given.model)}; searches steered by {named(given.judge)} "
+    told += f"with the rubric {name_of(given.rubric.name)}; outcomes judged by {named(given.outcome_judge)}. "
     return f"{told}{formats.moment(given.started)}."
 
 
 def _answer(results: Results, answer: WorstAnswer) -> Mapping[str, Any]:
     return {
         "cell": tables.strategy_cell(results, answer.strategy),
-        "case": printable(answer.case_id),
+        "case": name_of(answer.case_id),
         "seed": answer.seed,
         "value": formats.value(answer.value),
         "findings": list(worst.findings(answer)),

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from langchain_rain.evaluation.report.svg import INK, LINE
+DISTANCES = (9.0, 15.0, 24.0, 36.0, 50.0, 66.0, 84.0)
+"""Between a point and its name, in points."""
 
-DISTANCES = (9.0, 15.0, 24.0, 36.0, 50.0)
-"""Between a point and its name, in points; the nearest that fits is taken."""
+NEARNESS = 1.5
+"""The area in square points that one point of distance counts as."""
 
 MARK_SIZE = 6.0
 """Half the side of what a mark takes."""
@@ -39,6 +40,15 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """What is written, in its colour, and of which point of the data."""
+
+    text: str
+    color: str
+    point: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a name may stand: how far from its point, and which side of it is there."""
 
@@ -47,6 +57,11 @@ class Place:
     horizontal: str
     vertical: str
 
+    @property
+    def distance(self) -> float:
+        """From its point."""
+        return max(abs(self.x), abs(self.y))
+
     def box(self, point: tuple[float, float], width: float, height: float) -> Box:
         """What the name covers there."""
         left = point[0] + self.x - {"left": 0.0, "center": 0.5, "right": 1.0}[self.horizontal] * width
@@ -54,38 +69,44 @@ class Place:
         return Box(left, bottom, left + width, bottom + height)
 
 
-def write_names(axes: Any, points: Sequence[tuple[float, float]], names: Sequence[str], bars: Sequence[Any]) -> None:
+def write_names(axes: Any, names: Sequence[Name], bars: Sequence[Sequence[float]]) -> None:
     """Writes each name beside its point.
 
     Args:
         axes: whose limits and scales are those that they will be drawn with.
-        points: in the coordinates of the data.
-        names: one for each.
+        names: the first are placed first.
         bars: of intervals, as (x low, y low, x high, y high); better not written upon.
     """
     axes.figure.draw_without_rendering()
     room = Box(*axes.get_window_extent().extents)
-    shown = [tuple(axes.transData.transform(point)) for point in points]
+    shown = [tuple(axes.transData.transform(name.point)) for name in names]
     taken = [Box(x - MARK_SIZE, y - MARK_SIZE, x + MARK_SIZE, y + MARK_SIZE) for x, y in shown]
     thin = [_thin(axes, bar) for bar in bars]
-    for point, at, name in zip(points, shown, names, strict=True):
-        text = axes.annotate(name, point, textcoords="offset points", xytext=(0, 0), fontsize=10, in_layout=False)
+    for name, at in zip(names, shown, strict=True):
+        text = axes.annotate(
+            name.text,
+            name.point,
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=10,
+            color=name.color,
+            in_layout=False,
+        )
         extent = text.get_window_extent()
         places = [(place, place.box(at, extent.width, extent.height)) for place in _places()]
-        place, box = min(places, key=lambda each: _crowding(each[1], room, taken, thin))
+        place, box = min(places, key=lambda each: NEARNESS * each[0].distance + _crowding(each[1], room, taken, thin))
         taken.append(box)
         text.set(position=(place.x, place.y), ha=place.horizontal, va=place.vertical)
-        if max(abs(place.x), abs(place.y)) >= FAR:
-            line = {"arrowstyle": "-", "color": LINE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 5}
-            axes.annotate(
-                "",
-                point,
-                textcoords="offset points",
-                xytext=(place.x, place.y),
-                arrowprops=line,
-                in_layout=False,
-                color=INK,
-            )
+        if place.distance >= FAR:
+            _lead(axes, name, place)
+
+
+def _lead(axes: Any, name: Name, place: Place) -> None:
+    """A line from a name to its point."""
+    line = {"arrowstyle": "-", "color": name.color, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
+    axes.annotate(
+        "", name.point, textcoords="offset points", xytext=(place.x, place.y), arrowprops=line, in_layout=False
+    )
 
 
 def _places() -> Iterator[Place]:

@@ -6,7 +6,7 @@ from functools import partial
 
 from langchain_rain.evaluation.report import figures, formats, tables
 from langchain_rain.evaluation.report import words as texts
-from langchain_rain.evaluation.report.formats import counted, listed, named, printable, words
+from langchain_rain.evaluation.report.formats import counted, listed, name_of, named, printable, words
 from langchain_rain.evaluation.report.tables import Table
 from langchain_rain.evaluation.results import Costs, Results
 
@@ -115,10 +115,10 @@ def _rewinds(results: Results) -> Section:
         return Section(
             "rewinds", "Where rewinds happened", texts.REWINDS, remarks=["There was no rewind in any answer."]
         )
-    without = [printable(each.name) for each in results.strategies if not each.rewinds_at]
+    without = [name_of(each.name) for each in results.strategies if not each.rewinds_at]
     remarks = [f"Without any rewind: {listed(without)}."] if without else []
     caption = f"Rewinds by place in the answer, in {figures.NUM_BINS} equal parts. " + " ".join(
-        f"{printable(each.name)}: {_half(each.rewinds_at)} in the first half." for each in rewound
+        f"{name_of(each.name)}: {_half(each.rewinds_at)} in the first half." for each in rewound
     )
     plot = Plot(caption, partial(figures.rewinds_plot, "rewinds", results))
     return Section("rewinds", "Where rewinds happened", texts.REWINDS, [plot], remarks=remarks)
@@ -146,7 +146,7 @@ def _differences(results: Results) -> Section | None:
 def _compared(results: Results, label: str) -> str:
     """The strategy that is compared with others, if it is one alone."""
     names = {each.strategy for each in results.comparisons if each.label == label}
-    return f", {printable(names.pop())} against others" if len(names) == 1 else ""
+    return f", {name_of(names.pop())} against others" if len(names) == 1 else ""
 
 
 def _tally(results: Results, label: str) -> str:
@@ -203,11 +203,11 @@ def highlights(results: Results) -> Iterator[str]:
             continue
         is_worse = label in results.worse_labels
         best, rate = (min if is_worse else max)(rated, key=lambda each: each[1].value)
-        told = f"{words(label).capitalize()}: {'lowest' if is_worse else 'highest'} for {printable(best.name)}, "
+        told = f"{words(label).capitalize()}: {'lowest' if is_worse else 'highest'} for {name_of(best.name)}, "
         told += f"{formats.percent(rate.value)} ({formats.interval(rate)})"
         if reference is not None and reference is not best and label in reference.rates:
             base = reference.rates[label]
-            told += f"; {printable(reference.name)} has {formats.percent(base.value)} ({formats.interval(base)})"
+            told += f"; {name_of(reference.name)} has {formats.percent(base.value)} ({formats.interval(base)})"
         yield f"{told}."
 
 

@@ -106,7 +106,7 @@ def _rewrite(element: ElementTree.Element, name: str, ids: set[str]) -> None:
     """Names without namespaces, which HTML has none of; attributes instead of styles; ids only where needed."""
     element.tag = element.tag.rpartition("}")[2]
     given = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-    given |= _presentation(given.pop("style", ""))
+    given |= presentation(given.pop("style", ""))
     if given.get("id") in ids:
         given["id"] = f"{name}-{given['id']}"
     else:
@@ -123,7 +123,7 @@ def _rewrite(element: ElementTree.Element, name: str, ids: set[str]) -> None:
         element.text = None
 
 
-def _presentation(style: str) -> dict[str, str]:
+def presentation(style: str) -> dict[str, str]:
     """The attributes that say what a style says."""
     found: dict[str, str] = {}
     for declaration in filter(None, map(str.strip, style.split(";"))):

@@ -7,10 +7,6 @@ from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import NONE, amount, printable, words
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
 
-MAX_NAME = 60
-"""Characters of a name that a table shows."""
-
-
 BETTER, WORSE, EVEN = "▲ better", "▼ worse", "≈ not told apart"
 """What a paired difference says."""
 
@@ -214,7 +210,7 @@ def groups_table(results: Results) -> Table | None:
     rows = [
         (
             strategy_cell(results, each.name),
-            Cell(formats.shortened(printable(group), MAX_NAME) or "(none)", key=group),
+            Cell(formats.name_of(group) or "(none)", key=group),
             *(_rate_cell(each.groups[group].get(label)) for label in labels),
         )
         for group in groups
@@ -246,7 +242,7 @@ def strategy_cell(results: Results, name: str) -> Cell:
 
 
 def _name(strategy: Strategy) -> str:
-    return formats.shortened(printable(strategy.name), MAX_NAME)
+    return formats.name_of(strategy.name)
 
 
 def _of_strategies(results: Results, caption: str, columns: list[Column], by_column: list[list[Cell]]) -> Table:
