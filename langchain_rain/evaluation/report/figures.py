@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from langchain_rain.evaluation.report import formats
@@ -14,6 +15,9 @@ from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results
 
 MAX_NAME = 24
 """Characters of a name in a plot."""
+
+NUM_PIECES = 16
+"""Of a line that names should not be written upon."""
 
 NUM_BINS = 20
 """Of the histogram of rewinds over an answer."""
@@ -65,7 +69,7 @@ def cost_plot(name: str, results: Results, label: str, cost_name: str, points: S
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        axes.set(xlabel=f"{cost_name} per answer (log scale)", ylabel=f"{words(label)}, % of answers")
+        axes.set(xlabel=f"{cost_name} per answer (log scale)", ylabel=f"{_short(words(label))}, % of answers")
         _set_log_limits(axes, [each.at[0] for each in points])
         _set_share_limits(axes.yaxis, [each.y for each in points])
         if is_worse:
@@ -75,9 +79,19 @@ def cost_plot(name: str, results: Results, label: str, cost_name: str, points: S
             x, y = zip(*(each.at for each in best), strict=True)
             axes.plot(x, y, color=SOFT, linestyle=(0, (4, 3)), linewidth=1.2, label="no other is cheaper and better")
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 0.99), borderpad=0, labelcolor=SOFT)
-        _draw_points(axes, points)
+        _draw_points(axes, points, [piece for ends in pairwise(best) for piece in _pieces(*ends)])
 
     return draw(name, 280, paint)
+
+
+def _pieces(start: Point, end: Point) -> Iterator[tuple[float, float, float, float]]:
+    """Of the line between two points, which is straight where costs are logarithms: short enough for boxes."""
+    shares = [number / NUM_PIECES for number in range(NUM_PIECES + 1)]
+    at = [
+        (start.at[0] * (end.at[0] / start.at[0]) ** share, start.at[1] + share * (end.at[1] - start.at[1]))
+        for share in shares
+    ]
+    return ((*one, *other) for one, other in pairwise(at))
 
 
 def _set_log_limits(axes: Any, costs: Sequence[float]) -> None:
@@ -119,7 +133,7 @@ def trade_off_plot(name: str, right: str, upwards: str, points: Sequence[Point])
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        axes.set(xlabel=f"{words(right)}, % of answers", ylabel=f"{words(upwards)}, % of answers")
+        axes.set(xlabel=f"{_short(words(right))}, % of answers", ylabel=f"{_short(words(upwards))}, % of answers")
         _set_share_limits(axes.xaxis, [each.x for each in points if isinstance(each.x, Rate)])
         _set_share_limits(axes.yaxis, [each.y for each in points])
         _draw_points(axes, points)
@@ -127,8 +141,8 @@ def trade_off_plot(name: str, right: str, upwards: str, points: Sequence[Point])
     return draw(name, 320, paint)
 
 
-def _draw_points(axes: Any, points: Sequence[Point]) -> None:
-    bars = [bar for point in points for bar in _bars(point)]
+def _draw_points(axes: Any, points: Sequence[Point], lines: Sequence[tuple[float, float, float, float]] = ()) -> None:
+    bars = [*lines, *(bar for point in points for bar in _bars(point))]
     for point in points:
         for left, bottom, right, top in _bars(point):
             axes.plot([left, right], [bottom, top], color=hue(point.number), linewidth=1.3, alpha=0.7)
@@ -208,7 +222,7 @@ def differences_plot(name: str, results: Results, label: str) -> str:
         told = [f"against {_short(each.other)}" if is_one else _pair(each) for each in compared]
         axes.set_yticks(range(len(compared)), told)
         axes.set_ylim(len(compared) - 0.4, -0.6)
-        axes.set_xlabel(f"{words(label)}: difference in points")
+        axes.set_xlabel(f"{_short(words(label))}: difference in points")
         _set_limits_with_zero(axes, compared)
         _name_sides(axes, is_worse=label in results.worse_labels)
 
