@@ -166,7 +166,7 @@ class Judged:
 
 
 def needed(module: str) -> Any:
-    """A module of a package that only the checking of rubrics needs.
+    """A module of a package that only evaluation needs.
 
     Raises:
         RainConfigError: it is not installed.
@@ -175,7 +175,7 @@ def needed(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"sklearn": "scikit-learn"}.get(module.partition(".")[0], module.partition(".")[0])
-        told = f"Rubrics are checked with {package}, which is missing or broken ({error})"
+        told = f"Evaluation is done with {package}, which is missing or broken ({error})"
         raise RainConfigError(f"{told}: pip install 'langchain-rain[evaluation]'.") from error
 
 

@@ -1,0 +1,46 @@
+"""By which mark a strategy is known, in plots and tables alike: a colour and, for who sees no colours, a form."""
+
+from typing import Any
+
+from langchain_rain.evaluation.report.svg import HUES, PAPER, VARIABLES
+from langchain_rain.evaluation.rubric_figures import needed
+
+FORMS = ("o", "s", "^", "D", "v", "P", "X", "p")
+"""Matplotlib's names of forms that look unlike."""
+
+
+def form(number: int) -> str:
+    """Of the strategy of this number, from 0; the first 64 are all of another form or colour."""
+    return FORMS[(number + number // len(HUES)) % len(FORMS)]
+
+
+def hue(number: int) -> str:
+    """Of the strategy of this number, from 0."""
+    return HUES[number % len(HUES)]
+
+
+def marker(number: int, *, is_reference: bool) -> dict[str, Any]:
+    """What matplotlib has to know to draw the mark; that of a reference is hollow."""
+    color = hue(number)
+    fill = PAPER if is_reference else color
+    return {"marker": form(number), "markerfacecolor": fill, "markeredgecolor": color, "color": color}
+
+
+def glyph(number: int, *, is_reference: bool) -> str:
+    """The mark as an SVG element of the height of a letter.
+
+    Raises:
+        RainConfigError: matplotlib is missing.
+    """
+    style = needed("matplotlib.markers").MarkerStyle(form(number))
+    path = style.get_path().transformed(style.get_transform())
+    parts = []
+    for points, code in path.iter_segments():
+        letter = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}[int(code)]
+        parts.append(letter + ("" if letter == "Z" else " ".join(f"{each:.3f}" for each in points)))
+    color = VARIABLES[hue(number)]
+    fill = VARIABLES[PAPER] if is_reference else color
+    return (
+        '<svg class="mark" viewBox="-0.75 -0.75 1.5 1.5" aria-hidden="true"><g transform="scale(1,-1)">'
+        f'<path d="{"".join(parts)}" fill="{fill}" stroke="{color}" stroke-width="0.18"/></g></svg>'
+    )

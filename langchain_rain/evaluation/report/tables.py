@@ -1,0 +1,251 @@
+"""The tables of the report, alike for page and Markdown."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from langchain_rain.evaluation.report import formats
+from langchain_rain.evaluation.report.formats import NONE, amount, printable, words
+from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
+
+BETTER, WORSE, EVEN = "▲ better", "▼ worse", "≈ not told apart"
+"""What a paired difference says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What stands in a table.
+
+    Attributes:
+        detail: what stands below it, smaller.
+        key: what its column is sorted by; None goes last, whichever way.
+        strategy: the number of the strategy that it names, from 0.
+        tag: a word that marks it.
+        is_best: of its column.
+        tone: "good", "bad", "even" or none, told by more than a colour.
+    """
+
+    text: str
+    detail: str = ""
+    key: float | str | None = None
+    strategy: int | None = None
+    tag: str = ""
+    is_best: bool = False
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The head of a column; `detail` stands below it, smaller."""
+
+    name: str
+    detail: str = ""
+    is_number: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells, one for each column; the first cell names the row."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+
+
+def quality_table(results: Results) -> Table:
+    """How often the answers of each strategy have each label, and what a guardrail would refuse."""
+    labels = [label for label in results.all_labels if any(label in each.rates for each in results.strategies)]
+    columns = [Column(words(label), _direction(results, label)) for label in labels]
+    by_column = [_rates_of_label(results, label) for label in labels]
+    for name, rate_of in _REFUSALS.items():
+        rates = [rate_of(each) for each in results.strategies]
+        if any(rates):
+            columns.append(Column(name, "see below"))
+            by_column.append([_rate_cell(rate) for rate in rates])
+    return _of_strategies(results, "Rates of the answers by strategy, with 95% intervals", columns, by_column)
+
+
+_REFUSALS: dict[str, Callable[[Strategy], Rate | None]] = {
+    "would refuse": lambda each: each.would_refuse,
+    "below threshold": lambda each: each.returned_below_threshold,
+}
+
+
+def _direction(results: Results, label: str) -> str:
+    return "lower is better" if label in results.worse_labels else "higher is better"
+
+
+def _rates_of_label(results: Results, label: str) -> list[Cell]:
+    rates = [each.rates.get(label) for each in results.strategies]
+    found = [rate.value for rate in rates if rate is not None]
+    best = min(found) if label in results.worse_labels else max(found)
+    return [
+        _rate_cell(rate, each.unknown.get(label, 0), is_best=len(found) > 1 and rate is not None and rate.value == best)
+        for rate, each in zip(rates, results.strategies, strict=True)
+    ]
+
+
+def _rate_cell(rate: Rate | None, num_unknown: int = 0, *, is_best: bool = False) -> Cell:
+    unknown = f"{num_unknown:,} unknown" if num_unknown else ""
+    if rate is None:
+        return Cell(NONE, tag=unknown)
+    return Cell(formats.percent(rate.value), formats.interval(rate), rate.value, tag=unknown, is_best=is_best)
+
+
+COSTS: Sequence[tuple[Column, Callable[[Costs], float | None]]] = (
+    (Column("forward passes", "per answer"), lambda costs: costs.forward_passes),
+    (Column("token positions", "per answer"), lambda costs: costs.token_positions),
+    (Column("judging", "positions"), lambda costs: costs.judging_positions),
+    (Column("length", "tokens"), lambda costs: costs.num_tokens),
+    (Column("simulations", "per answer"), lambda costs: costs.num_simulations),
+    (Column("rewinds", "per answer"), lambda costs: costs.num_rewinds),
+    (Column("median time", "seconds"), lambda costs: costs.seconds_p50),
+    (Column("95th percentile", "seconds"), lambda costs: costs.seconds_p95),
+)
+"""Each with the cost that it shows."""
+
+NUM_COMPARED = 2
+"""Of the costs, that are told as multiples of the reference too."""
+
+
+def cost_table(results: Results) -> Table:
+    """What an answer of each strategy costs; the first two also as multiples of the first reference."""
+    reference = results.references[0] if results.references else None
+    columns, by_column = [], []
+    for number, (column, cost_of) in enumerate(COSTS):
+        costs = [cost_of(each.costs) for each in results.strategies]
+        if any(cost is not None for cost in costs):
+            base = cost_of(reference.costs) if reference is not None and number < NUM_COMPARED else None
+            columns.append(column)
+            by_column.append([_cost_cell(cost, base) for cost in costs])
+    compared = f"; {formats.TIMES} is against {_name(reference)}" if reference is not None else ""
+    return _of_strategies(results, f"Costs by strategy, means but for the times{compared}", columns, by_column)
+
+
+def _cost_cell(cost: float | None, base: float | None) -> Cell:
+    detail = formats.times(cost / base) if cost is not None and base else ""
+    return Cell(amount(cost), detail, cost)
+
+
+def language_table(results: Results) -> Table | None:
+    """How fluent the answers are; None where nobody measured it."""
+    fluent = [each.fluency for each in results.strategies]
+    if not any(fluent):
+        return None
+    shares = [
+        [None if it is None else it.distinct_1 for it in fluent],
+        [None if it is None else it.distinct_2 for it in fluent],
+    ]
+    by_column = [[Cell(NONE if it is None else f"{it:.3f}", key=it) for it in column] for column in shares]
+    perplexities = [None if it is None else it.perplexity for it in fluent]
+    by_column.append([Cell(amount(it), key=it) for it in perplexities])
+    columns = [Column("distinct words", "share"), Column("distinct pairs", "share"), Column("perplexity")]
+    return _of_strategies(results, "Wording of the answers by strategy", columns, by_column)
+
+
+def differences_table(results: Results) -> Table:
+    """Every paired comparison."""
+    columns = [
+        Column("strategy", is_number=False),
+        Column("against", is_number=False),
+        Column("label", is_number=False),
+        Column("difference", "points"),
+        Column("verdict", is_number=False),
+        Column("p-value"),
+        Column("won", "pairs"),
+        Column("lost", "pairs"),
+        Column("pairs", "n"),
+    ]
+    return Table("Paired differences", columns, [_difference_row(results, each) for each in results.comparisons])
+
+
+def _difference_row(results: Results, each: Comparison) -> Sequence[Cell]:
+    ends = f"{formats.points(each.low)} to {formats.points(each.high)}"
+    return (
+        strategy_cell(results, each.strategy),
+        strategy_cell(results, each.other),
+        Cell(words(each.label), _direction(results, each.label), each.label),
+        Cell(formats.points(each.difference), ends, each.difference),
+        _verdict_cell(verdict(results, each)),
+        Cell(formats.p_value(each.p_value), key=each.p_value),
+        *(Cell(f"{number:,}", key=number) for number in (each.better, each.worse, each.num)),
+    )
+
+
+def _verdict_cell(told: str) -> Cell:
+    tone, key = {BETTER: ("good", 1), WORSE: ("bad", -1), EVEN: ("even", 0)}[told]
+    return Cell(told, key=key, tone=tone)
+
+
+def verdict(results: Results, each: Comparison) -> str:
+    """What the interval of a difference says of the strategy."""
+    if each.low <= 0 <= each.high:
+        return EVEN
+    return BETTER if (each.low > 0) != (each.label in results.worse_labels) else WORSE
+
+
+def wins_table(results: Results) -> Table:
+    """Which of two answers was preferred."""
+    columns = [Column("strategy", is_number=False), Column("against", is_number=False)]
+    columns += [Column(name) for name in ("wins", "ties", "losses")] + [Column("pairs", "n")]
+    rows = []
+    for each in results.win_rates:
+        num = each.wins + each.ties + each.losses
+        counts = [
+            Cell(f"{count:,}", formats.percent(count / num) if num else "", count)
+            for count in (each.wins, each.ties, each.losses)
+        ]
+        both = (strategy_cell(results, each.strategy), strategy_cell(results, each.other))
+        rows.append((*both, *counts, Cell(f"{num:,}", key=num)))
+    return Table("Preferences by pair of strategies", columns, rows)
+
+
+def groups_table(results: Results) -> Table | None:
+    """Rates by group of the suite; None where there is none, or one alone, which is everything."""
+    groups = list(dict.fromkeys(group for each in results.strategies for group in each.groups))
+    if len(groups) < 2:
+        return None
+    labels = [label for label in results.all_labels if label in set(_labels_in_groups(results))]
+    columns = [Column("strategy", is_number=False), Column("group", is_number=False)]
+    columns += [Column(words(label), _direction(results, label)) for label in labels]
+    rows = [
+        (
+            strategy_cell(results, each.name),
+            Cell(formats.name_of(group) or "(none)", key=group),
+            *(_rate_cell(each.groups[group].get(label)) for label in labels),
+        )
+        for group in groups
+        for each in results.strategies
+        if group in each.groups
+    ]
+    return Table("Rates by group and strategy, with 95% intervals", columns, rows)
+
+
+def _labels_in_groups(results: Results) -> Iterator[str]:
+    return (label for each in results.strategies for group in each.groups.values() for label in group)
+
+
+def malformed_table(results: Results) -> Table:
+    """The rows that are no cases."""
+    columns = [Column(name, is_number=False) for name in ("where", "reason", "row")]
+    rows = [
+        tuple(Cell(formats.shortened(printable(text), 300), key=text) for text in (it.where, it.reason, it.row))
+        for it in results.malformed
+    ]
+    return Table("Rows that could not be read", columns, rows)
+
+
+def strategy_cell(results: Results, name: str) -> Cell:
+    """Names a strategy."""
+    number = next(number for number, each in enumerate(results.strategies) if each.name == name)
+    tag = "reference" if results.strategies[number].is_reference else ""
+    return Cell(_name(results.strategies[number]), key=name, strategy=number, tag=tag)
+
+
+def _name(strategy: Strategy) -> str:
+    return formats.name_of(strategy.name)
+
+
+def _of_strategies(results: Results, caption: str, columns: list[Column], by_column: list[list[Cell]]) -> Table:
+    names = [strategy_cell(results, each.name) for each in results.strategies]
+    rows = list(zip(names, *by_column, strict=True))
+    return Table(caption, [Column("strategy", is_number=False), *columns], rows)
