@@ -225,7 +225,7 @@ def run_to_end(plan: Plan, folder: Path, *, concurrency: int, tell: Tell) -> Fou
 
 def _rows(path: Path) -> dict[str, Mapping[str, Any]]:
     """The rows of a ledger by their ids, without what the ledger itself needs."""
-    rows = {}
+    rows: dict[str, Mapping[str, Any]] = {}
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             row = read_object(line, f"{path}, line {number}")
