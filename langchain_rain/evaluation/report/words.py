@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 RAIN = (
     "RAIN lets a language model check itself while it writes, without training it. The model drafts the next piece of "
     "its answer; a judge reads it and says, by a written rubric, how good an answer it leads to. If the verdict is "
-    "bad, the piece is taken back and another one is tried: that is a rewind. Only what the judge accepts is kept.",
+    "bad, the piece is taken back and another one is tried: that is a rewind. What the judge accepts is kept.",
     "Each row of the tables below is a strategy: one way of spending the same model and the same judge on the same "
     "cases. One ordinary answer is the cheapest of them. Writing N whole answers and keeping the one that the judge "
     "likes best (best-of-N) is the plainest use of a judge, and what RAIN has to beat.",

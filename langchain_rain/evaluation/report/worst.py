@@ -93,6 +93,6 @@ def search_summary(answer: WorstAnswer) -> str:
     events = [step.event for step in answer.search]
     told = [f"{events.count(event):,} {EVENTS[event]}" for event in EVENTS if event in events]
     if not told:
-        return "There was no search: the answer was written in one go."
+        return "There was no search."
     more = f"; only the first {MAX_STEPS} are shown" if len(steps(answer)) == MAX_STEPS < len(events) else ""
     return f"{', '.join(told)}{more}"
