@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from langchain_rain import batch_commands, rubric_commands, server_commands
+from langchain_rain import batch_commands, eval_commands, rubric_commands, server_commands
 from langchain_rain._version import __version__
 from langchain_rain.config import RainConfig
 from langchain_rain.demo import AnswerRecorder, run_demo
@@ -58,6 +58,7 @@ app = typer.Typer(
 app.add_typer(rubric_commands.app, name="rubric")
 app.add_typer(server_commands.app, name="server")
 app.command("run", epilog=batch_commands.EXIT_CODES)(batch_commands.run)
+app.command("eval", epilog=eval_commands.EXIT_CODES)(eval_commands.evaluate)
 
 
 @app.command(epilog=EXIT_CODES)

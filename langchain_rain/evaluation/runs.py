@@ -229,7 +229,8 @@ def _rows(path: Path) -> dict[str, Mapping[str, Any]]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             row = read_object(line, f"{path}, line {number}")
-            rows[row.pop("id")] = {key: value for key, value in row.items() if not key.endswith("_hash")}
+            row_id = row.pop("id")
+            rows[row_id] = {key: value for key, value in row.items() if not key.endswith("_hash")}
     return rows
 
 

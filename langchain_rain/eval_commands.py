@@ -1,0 +1,209 @@
+"""The command `langchain-rain eval`: strategies on a suite, measured, and a report of it.
+
+Answers go to ledgers in a folder, each flushed as it comes; how far it is goes to standard error.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from langchain_rain.config import RainConfig
+from langchain_rain.engines.base import Engine
+from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
+from langchain_rain.errors import RainConfigError
+from langchain_rain.evaluation.ablations import ablations
+from langchain_rain.evaluation.outcomes.base import check_is_another
+from langchain_rain.evaluation.outcomes.loading import outcome_judge
+from langchain_rain.evaluation.report import write_report
+from langchain_rain.evaluation.rubric_figures import needed
+from langchain_rain.evaluation.runs import Plan, Tell, run_to_end
+from langchain_rain.evaluation.strategies import ALLOWED_NAMES, Setting, Strategy, all_strategies
+from langchain_rain.evaluation.suites import ATTACKS, SUITES, SuiteData, demo, load_suite
+from langchain_rain.evaluation.summaries import summarised
+from langchain_rain.judging import Loaded
+from langchain_rain.options import (
+    DEFAULT_KEY,
+    ApiKeyOption,
+    MaxTokensOption,
+    PresetOption,
+    RubricOption,
+    ServerModelOption,
+    StopOption,
+    TokenizerOption,
+    api_key_in,
+)
+from langchain_rain.quoting import visible
+from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
+
+ALL_MEASURED, SOME_FAILED = 0, 1
+"""Exit codes; those of failures are the same as of every command."""
+
+EXIT_CODES = (
+    "Exit codes: 0 all is answered and judged; 1 some of it failed, which the report says; 2 a mistake in what was "
+    "given (option, suite, rubric, file, package that is missing); 3 a model could not be loaded; 130 stopped by Ctrl-C. "
+    "Whatever the end, what is answered is kept, and the same command goes on from there."
+)
+
+DEFAULT_STRATEGIES = ("vanilla", "best-of-16", "critique-revise-2", "self-check-refuse", "rain-balanced")
+"""The last one is what the others are compared with."""
+
+
+def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help=f"One of: {', '.join(SUITES)}.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the answers and the report.")],
+    data: Annotated[
+        str | None, typer.Option(help='A file, or "hf://OWNER/NAME"; without it a few samples that come with this.')
+    ] = None,
+    attack: Annotated[str, typer.Option(help=f"Of advbench: {', '.join(ATTACKS)}.")] = "plain",
+    limit: Annotated[int | None, typer.Option(help="Only so many cases, drawn at random.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.', show_default=DEMO_MODEL
+        ),
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="An inference server that writes instead; may be repeated for replicas."),
+    ] = None,
+    server_model: ServerModelOption = "",
+    tokenizer: TokenizerOption = None,
+    api_key_env: ApiKeyOption = DEFAULT_KEY,
+    judge: Annotated[str | None, typer.Option(help="Who steers, like --model; by default the writer itself.")] = None,
+    rubric: RubricOption = "harmlessness",
+    parameter: ParameterOption = None,
+    functions: FunctionsOption = None,
+    preset: PresetOption = None,
+    strategies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy",
+            help=f"May be repeated: {', '.join(ALLOWED_NAMES)}. The last one is what the others are compared with.",
+            show_default=", ".join(DEFAULT_STRATEGIES),
+        ),
+    ] = None,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Instead of strategies, RAIN with one part changed at a time.")
+    ] = False,
+    equal_budget: Annotated[
+        bool, typer.Option(help="Every strategy may take the token positions that the last one took for a case.")
+    ] = True,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be repeated.", show_default="0")] = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option(
+            "--outcome-judge",
+            help='Who says how answers turned out: "oracle" (demo), "phrases", "people:FILE", a model, or "FORM:MODEL" '
+            "for a guard.",
+            show_default="the oracle of demo, phrases elsewhere",
+        ),
+    ] = None,
+    allow_same_judge: Annotated[
+        bool, typer.Option("--allow-same-judge", help="The outcome may be judged by the model that steers.")
+    ] = False,
+    max_tokens: MaxTokensOption = 256,
+    stop: StopOption = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many answers are under way at once.")] = 16,
+) -> None:
+    """Answer a suite by several strategies, measure how the answers turn out and what they cost, and report it."""
+    for package in ("jinja2", "matplotlib", "scipy"):
+        needed(package)
+    if server and model is not None:
+        raise RainConfigError(f"--model or --server is allowed, given both, {model!r} and {server[0]!r}.")
+    settings = {name: value for name, value in locals().items() if name not in ("out", "api_key_env", "package")}
+    _check_folder(out)
+    prepare_for(model or DEMO_MODEL)
+    loaded = Loaded()
+    writer = (
+        _served(server, server_model, tokenizer, api_key_env) if server else loaded.engine(model or DEMO_MODEL, "model")
+    )
+    setting = Setting(
+        writer=writer,
+        judge=loaded.engine(judge, "judge") if judge is not None else writer,
+        rubric=load_rubric(rubric, parameter or (), functions),
+        config=RainConfig() if preset is None else RainConfig.preset(preset),
+        max_tokens=max_tokens,
+        stop=tuple(stop or ()),
+        asks_ahead=not equal_budget,
+        loaded=loaded,
+    )
+    judging = outcome_judge(outcome or ("oracle" if suite == "demo" else "phrases"), suite, loaded=loaded)
+    check_is_another(judging, [setting.judge], is_allowed=allow_same_judge)
+    chosen = _chosen(strategies, setting, ablate=ablate)
+    budget_of = chosen[-1].name if equal_budget and not ablate else None
+    cases = _cases(suite, data, attack, limit)
+    plan = Plan(cases, chosen, tuple(seeds or [0]), setting, judging, budget_of)
+    raise typer.Exit(_measure(plan, out, concurrency=concurrency, settings=settings))
+
+
+def _measure(plan: Plan, out: Path, *, concurrency: int, settings: dict[str, Any]) -> int:
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    started, start = datetime.now(UTC), time.monotonic()
+    with _telling(console) as tell:
+        found = run_to_end(plan, out, concurrency=concurrency, tell=tell)
+    seconds = round(time.monotonic() - start, 1)
+    results = summarised(plan, found, started=started, seconds=seconds, settings=_plain(settings))
+    try:
+        write_report(results, out)
+    except OSError as error:
+        raise RainConfigError(f"The report cannot be written to {str(out)!r}: {error.strerror or error}.") from error
+    for note in results.notes:
+        console.print(visible(note), markup=False, highlight=False, soft_wrap=True)
+    console.print(visible(f"The report is {out / 'report.html'}."), markup=False, highlight=False, soft_wrap=True)
+    return SOME_FAILED if found.failures else ALL_MEASURED
+
+
+def _chosen(names: list[str] | None, setting: Setting, *, ablate: bool) -> list[Strategy]:
+    if not ablate:
+        return all_strategies(names or DEFAULT_STRATEGIES, setting)
+    if names:
+        raise RainConfigError(f"--strategy or --ablate is allowed, given both, {names[0]!r} too.")
+    return ablations(setting)
+
+
+def _cases(suite: str, data: str | None, attack: str, limit: int | None) -> SuiteData:
+    if suite == "demo" and data is None and limit is not None:  # as many as are wanted, half of them harmful
+        return demo.make((limit + 1) // 2, limit // 2, 0)
+    return load_suite(suite, data, attack=attack, limit=limit)
+
+
+def _served(addresses: list[str], model: str, tokenizer: str | None, api_key_env: str) -> Engine:
+    return completions_engine(
+        addresses, model, api_key=api_key_in(api_key_env), tokenizer=tokenizer, name=model or "server"
+    )
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise RainConfigError(f"--out: a folder is wanted, given {str(out)!r}.")
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """What was given, as JSON values; paths and addresses as they were typed."""
+    return {
+        name: list(value) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
+        for name, value in settings.items()
+        if value is not None
+    }
+
+
+@contextmanager
+def _telling(console: Console) -> Iterator[Tell]:
+    """A bar for each kind of work, with the time left."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bars: dict[str, Any] = {}
+
+        def tell(what: str, done: int, num: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(visible(what), total=num)
+            progress.update(bars[what], completed=done)
+
+        yield tell
