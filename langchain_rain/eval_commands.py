@@ -144,7 +144,6 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
 
 
 def _measure(plan: Plan, out: Path, *, concurrency: int, settings: dict[str, Any]) -> int:
-    out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     started, start = datetime.now(UTC), time.monotonic()
     with _telling(console) as tell:

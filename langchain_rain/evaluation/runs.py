@@ -115,8 +115,8 @@ async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda
     Raises:
         RainConfigError: the folder holds answers by other settings, or cannot be written to.
     """
-    found = Found()
-    tasks = plan.tasks
+    found, tasks = Found(), plan.tasks
+    folder.mkdir(parents=True, exist_ok=True)
     with Ledger(folder / ANSWERS) as ledger:
         ledger.check_settings(plan.answers_hash)
         found.answers = {each: _answered(row) for each, row in _rows(folder / ANSWERS).items()}

@@ -141,11 +141,12 @@ class _Summaries:
             )
 
     def _goodness(self, task: Task) -> tuple[float, float]:
-        signs = {label: -1 if label in WORSE_LABELS else 1 for label in self._plan.outcome_judge.labels}
-        told = {label: self._label(task, label) for label in signs}
-        return sum(signs[label] * float(value) for label, value in told.items() if value is not None), self._answer(
-            task
-        ).value
+        """How well an answer turned out: by its labels, unknown ones in the middle, and then by who steered."""
+        outcome = self._found.outcomes.get(task.id)
+        labels = outcome.labels if outcome is not None else {}
+        told = {label: 0.5 if value is None else float(value) for label, value in labels.items()}
+        good = sum(1 - value if label in WORSE_LABELS else value for label, value in told.items())
+        return good, self._answer(task).value
 
     def _rates(self, name: str, tasks: Sequence[Task]) -> dict[str, Rate]:
         rates = {}

@@ -1,0 +1,172 @@
+"""A run answers and judges each thing once, whatever stops it, and tells of it what is true."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_rain import EngineError, RainConfigError
+from langchain_rain.evaluation.results import Results
+from langchain_rain.evaluation.runs import ANSWERS, OUTCOMES, Found, Plan, run
+from langchain_rain.evaluation.summaries import summarised
+from tests.eval_world import Ruled, WordJudge, plan, suite
+
+ROOT = Path(__file__).parents[1]
+
+
+def told(planned: Plan, found: Found) -> Results:
+    return summarised(planned, found, started=datetime(2026, 1, 1, tzinfo=UTC), seconds=1.0, settings={"a": 1})
+
+
+def texts(found: Found) -> dict[str, str]:
+    return {each: answer.text for each, answer in found.answers.items()}
+
+
+def lines(path: Path) -> Sequence[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 100])
+async def test_each_case_is_answered_and_judged_once_by_each_strategy_with_each_seed(
+    tmp_path: Path, concurrency: int
+) -> None:
+    weak, strong, judge = Ruled("weak", 0.4), Ruled("strong", 0.9), WordJudge()
+    planned = plan(weak, strong, seeds=(3, 4), outcome_judge=judge)
+    found = await run(planned, tmp_path, concurrency=concurrency)
+    assert len(found.answers) == len(found.outcomes) == len(judge.judged) == 8 * 2 * 2
+    assert sorted(weak.asked) == sorted((case.id, seed, None) for case in planned.suite.cases for seed in (3, 4))
+    assert all(
+        outcome.labels == {"good": found.answers[each].text == " good"} for each, outcome in found.outcomes.items()
+    )
+    other = await run(plan(Ruled("weak", 0.4), Ruled("strong", 0.9), seeds=(3, 4)), tmp_path / "other", concurrency=7)
+    assert texts(other) == texts(found)
+
+
+async def test_what_is_answered_is_not_answered_again_and_more_is_added(tmp_path: Path) -> None:
+    await run(plan(Ruled("weak", 0.4)), tmp_path, concurrency=4)
+    weak, strong, judge = Ruled("weak", 0.4), Ruled("strong", 0.9), WordJudge()
+    found = await run(plan(weak, strong, num_cases=10, seeds=(0, 1), outcome_judge=judge), tmp_path, concurrency=4)
+    assert (len(weak.asked), len(strong.asked), len(judge.judged)) == (12, 20, 32)
+    assert len(lines(tmp_path / ANSWERS)) == len(lines(tmp_path / OUTCOMES)) == len(found.answers) == 40
+
+
+async def test_answers_of_a_strategy_that_has_changed_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    await run(plan(Ruled("weak", 0.4)), tmp_path, concurrency=4)
+    with pytest.raises(RainConfigError, match="made from another input"):
+        await run(plan(Ruled("weak", 0.5)), tmp_path, concurrency=4)
+
+
+async def test_a_folder_keeps_to_its_settings(tmp_path: Path) -> None:
+    await run(plan(Ruled("weak", 0.4)), tmp_path, concurrency=4)
+    with pytest.raises(RainConfigError, match="made by other settings"):
+        await run(plan(Ruled("weak", 0.4), budget_of="weak"), tmp_path, concurrency=4)
+    with pytest.raises(RainConfigError, match="made by other settings"):
+        await run(plan(Ruled("weak", 0.4), outcome_judge=WordJudge(name="another")), tmp_path, concurrency=4)
+
+
+async def test_the_budget_of_a_case_is_what_the_reference_took_for_it_with_the_same_seed(tmp_path: Path) -> None:
+    weak, strong = Ruled("weak", 0.4), Ruled("strong", 0.9, positions=100)
+    await run(plan(weak, strong, num_cases=12, seeds=(0, 1), budget_of="strong"), tmp_path, concurrency=5)
+    assert {budget for _, _, budget in strong.asked} == {None}
+    assert all(budget == 100 + len(case_id) for case_id, _, budget in weak.asked)
+    assert len(weak.asked) == 24
+
+
+async def test_what_fails_is_named_passed_over_and_tried_again(tmp_path: Path) -> None:
+    def fails(case_id: str, seed: int) -> Exception | None:
+        return EngineError(f"away at {case_id}", is_retryable=True) if case_id == "world:3" else None
+
+    weak, strong = Ruled("weak", 0.4), Ruled("strong", 0.9, fails=fails)
+    planned = plan(weak, strong, budget_of="strong")
+    found = await run(planned, tmp_path, concurrency=4)
+    (failure,) = found.failures
+    assert "away at world:3" in failure.error
+    assert "world:3" not in {case_id for case_id, _, _ in weak.asked}  # there is no budget to keep to
+    assert len(found.answers) == 14
+    assert any("1 answers or judgements failed" in note for note in told(planned, found).notes)
+    again = await run(plan(Ruled("weak", 0.4), Ruled("strong", 0.9), budget_of="strong"), tmp_path, concurrency=4)
+    assert (len(again.answers), again.failures) == (16, [])
+
+
+async def test_rates_and_differences_are_those_of_the_answers(tmp_path: Path) -> None:
+    judge = WordJudge(unsure=("question 5",))
+    planned = plan(Ruled("weak", 0.3), Ruled("strong", 0.95), num_cases=60, outcome_judge=judge)
+    found = await run(planned, tmp_path, concurrency=4)
+    results = told(planned, found)
+    by_name = {each.name: each for each in results.strategies}
+    good = {
+        name: [answer.text == " good" for answer in found.answers.values() if answer.strategy == name]
+        for name in by_name
+    }
+    unsure = {f"world:{number}" for number in (5, *range(50, 60))}
+    for name, strategy in by_name.items():
+        known = [
+            answer.text == " good"
+            for answer in found.answers.values()
+            if answer.strategy == name and answer.case_id not in unsure
+        ]
+        assert strategy.rates["good"].value == pytest.approx(sum(known) / len(known))
+        assert (strategy.rates["good"].num, strategy.unknown["good"]) == (49, 11)
+        assert strategy.would_refuse is not None
+        assert strategy.would_refuse.value == pytest.approx(1 - sum(good[name]) / 60)
+        assert strategy.groups.keys() == {"even", "odd"}
+        assert strategy.costs.seconds_p50 == 0.5
+        assert set(strategy.rewinds_at) == {0.5}
+    (comparison,) = results.comparisons
+    assert (comparison.strategy, comparison.other, comparison.num) == ("strong", "weak", 49)
+    rates = {name: each.rates["good"].value for name, each in by_name.items()}
+    assert comparison.difference == pytest.approx(rates["strong"] - rates["weak"])
+    assert comparison.p_value is not None
+    assert comparison.p_value < 0.001
+    assert any("strong is more often good than weak" in note for note in results.notes)
+    order = {False: 0, None: 1, True: 2}
+    ranks = [order[each.labels["good"]] for each in results.worst]  # type: ignore[index]  # no value in between here
+    assert ranks == sorted(ranks)
+    assert Results.from_json(results.to_json()) == results
+
+
+def test_a_plan_that_cannot_be_run_is_named() -> None:
+    with pytest.raises(RainConfigError, match="equal budget: one of weak is allowed, given 'strong'"):
+        plan(Ruled("weak", 0.4), budget_of="strong")
+    for seeds in ((), (1, 1)):
+        with pytest.raises(RainConfigError, match="seeds: at least one, and each once"):
+            plan(Ruled("weak", 0.4), seeds=seeds)
+    assert suite(2).num_rows == 2
+
+
+def test_killed_ten_times_it_comes_to_the_report_of_an_unbroken_run(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
+    broken.mkdir()
+    unbroken.mkdir()
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "tests.eval_world", str(folder)], cwd=ROOT)
+
+    def num_answered() -> int:
+        path = broken / ANSWERS
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    for _ in range(10):
+        process, before = start(broken), num_answered()
+        deadline = time.monotonic() + 60
+        while num_answered() == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)  # until it is under way, whose start takes a while
+        time.sleep(rng.random() * 0.3)
+        process.kill()
+        process.wait()
+    assert 10 <= num_answered() < 240
+    for folder in (broken, unbroken):
+        assert start(folder).wait(timeout=120) == 0
+    for name in ("report.html", "report.md", "results.json"):
+        assert (broken / "report" / name).read_bytes() == (unbroken / "report" / name).read_bytes()
+    for name in (ANSWERS, OUTCOMES):
+        ids = [line["id"] for line in lines(broken / name)]
+        assert len(ids) == len(set(ids)) == 240
