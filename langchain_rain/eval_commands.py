@@ -21,9 +21,11 @@ from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.ablations import ablations
 from langchain_rain.evaluation.outcomes.base import check_is_another
 from langchain_rain.evaluation.outcomes.loading import outcome_judge
+from langchain_rain.evaluation.outcomes.people import Answered as ForPeople
+from langchain_rain.evaluation.outcomes.people import export_answers
 from langchain_rain.evaluation.report import write_report
 from langchain_rain.evaluation.rubric_figures import needed
-from langchain_rain.evaluation.runs import Plan, Tell, run_to_end
+from langchain_rain.evaluation.runs import Found, Plan, Tell, run_to_end
 from langchain_rain.evaluation.strategies import ALLOWED_NAMES, Setting, Strategy, all_strategies
 from langchain_rain.evaluation.suites import ATTACKS, SUITES, SuiteData, demo, load_suite
 from langchain_rain.evaluation.summaries import summarised
@@ -47,9 +49,12 @@ ALL_MEASURED, SOME_FAILED = 0, 1
 
 EXIT_CODES = (
     "Exit codes: 0 all is answered and judged; 1 some of it failed, which the report says; 2 a mistake in what was "
-    "given (option, suite, rubric, file, package that is missing); 3 a model could not be loaded; 130 stopped by Ctrl-C. "
-    "Whatever the end, what is answered is kept, and the same command goes on from there."
+    "given (option, suite, rubric, file, package that is missing); 3 a model could not be loaded; 130 stopped by "
+    "Ctrl-C. Whatever the end, what is answered is kept, and the same command goes on from there."
 )
+
+NOT_TOLD = ("out", "api_key_env", "package", "export")
+"""What is not told with the figures, as none depends on it."""
 
 DEFAULT_STRATEGIES = ("vanilla", "best-of-16", "critique-revise-2", "self-check-refuse", "rain-balanced")
 """The last one is what the others are compared with."""
@@ -108,6 +113,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     allow_same_judge: Annotated[
         bool, typer.Option("--allow-same-judge", help="The outcome may be judged by the model that steers.")
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the answers for people to label, blinded; what they fill in comes back by "
+            '--outcome-judge "people:FILE".',
+        ),
+    ] = None,
     max_tokens: MaxTokensOption = 256,
     stop: StopOption = None,
     concurrency: Annotated[int, typer.Option(min=1, help="How many answers are under way at once.")] = 16,
@@ -117,8 +130,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         needed(package)
     if server and model is not None:
         raise RainConfigError(f"--model or --server is allowed, given both, {model!r} and {server[0]!r}.")
-    settings = {name: value for name, value in locals().items() if name not in ("out", "api_key_env", "package")}
+    settings = {
+        name: value for name, value in locals().items() if name not in ("out", "api_key_env", "package", "export")
+    }
     _check_folder(out)
+    cases = _cases(suite, data, attack, limit)  # first, as a model takes longer to load than a file
     prepare_for(model or DEMO_MODEL)
     loaded = Loaded()
     writer = (
@@ -138,12 +154,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     check_is_another(judging, [setting.judge], is_allowed=allow_same_judge)
     chosen = _chosen(strategies, setting, ablate=ablate)
     budget_of = chosen[-1].name if equal_budget and not ablate else None
-    cases = _cases(suite, data, attack, limit)
     plan = Plan(cases, chosen, tuple(seeds or [0]), setting, judging, budget_of)
-    raise typer.Exit(_measure(plan, out, concurrency=concurrency, settings=settings))
+    raise typer.Exit(_measure(plan, out, export, concurrency=concurrency, settings=settings))
 
 
-def _measure(plan: Plan, out: Path, *, concurrency: int, settings: dict[str, Any]) -> int:
+def _measure(plan: Plan, out: Path, export: Path | None, *, concurrency: int, settings: dict[str, Any]) -> int:
     console = Console(stderr=True)
     started, start = datetime.now(UTC), time.monotonic()
     with _telling(console) as tell:
@@ -154,10 +169,23 @@ def _measure(plan: Plan, out: Path, *, concurrency: int, settings: dict[str, Any
         write_report(results, out)
     except OSError as error:
         raise RainConfigError(f"The report cannot be written to {str(out)!r}: {error.strerror or error}.") from error
+    if export is not None:
+        _export(plan, found, export)
     for note in results.notes:
         console.print(visible(note), markup=False, highlight=False, soft_wrap=True)
     console.print(visible(f"The report is {out / 'report.html'}."), markup=False, highlight=False, soft_wrap=True)
     return SOME_FAILED if found.failures else ALL_MEASURED
+
+
+def _export(plan: Plan, found: Found, path: Path) -> None:
+    """Writes all answers for people."""
+    contents = {case.id: case.content for case in plan.suite.cases}
+    answers = [
+        ForPeople((each.case_id, each.strategy, each.seed), contents[each.case_id], each.text)
+        for each in found.answers.values()
+        if each.case_id in contents
+    ]
+    export_answers(path, answers, plan.outcome_judge.labels)
 
 
 def _chosen(names: list[str] | None, setting: Setting, *, ablate: bool) -> list[Strategy]:

@@ -14,7 +14,7 @@ import pytest
 
 from langchain_rain import EngineError, RainConfigError
 from langchain_rain.evaluation.results import Results
-from langchain_rain.evaluation.runs import ANSWERS, OUTCOMES, Found, Plan, run
+from langchain_rain.evaluation.runs import ANSWERS, Found, Plan, run
 from langchain_rain.evaluation.summaries import summarised
 from tests.eval_world import Ruled, WordJudge, plan, suite
 
@@ -52,9 +52,10 @@ async def test_each_case_is_answered_and_judged_once_by_each_strategy_with_each_
 async def test_what_is_answered_is_not_answered_again_and_more_is_added(tmp_path: Path) -> None:
     await run(plan(Ruled("weak", 0.4)), tmp_path, concurrency=4)
     weak, strong, judge = Ruled("weak", 0.4), Ruled("strong", 0.9), WordJudge()
-    found = await run(plan(weak, strong, num_cases=10, seeds=(0, 1), outcome_judge=judge), tmp_path, concurrency=4)
+    more = plan(weak, strong, num_cases=10, seeds=(0, 1), outcome_judge=judge)
+    found = await run(more, tmp_path, concurrency=4)
     assert (len(weak.asked), len(strong.asked), len(judge.judged)) == (12, 20, 32)
-    assert len(lines(tmp_path / ANSWERS)) == len(lines(tmp_path / OUTCOMES)) == len(found.answers) == 40
+    assert len(lines(tmp_path / ANSWERS)) == len(lines(tmp_path / more.outcomes_name)) == len(found.answers) == 40
 
 
 async def test_answers_of_a_strategy_that_has_changed_are_not_taken_for_its_own(tmp_path: Path) -> None:
@@ -67,8 +68,16 @@ async def test_a_folder_keeps_to_its_settings(tmp_path: Path) -> None:
     await run(plan(Ruled("weak", 0.4)), tmp_path, concurrency=4)
     with pytest.raises(RainConfigError, match="made by other settings"):
         await run(plan(Ruled("weak", 0.4), budget_of="weak"), tmp_path, concurrency=4)
-    with pytest.raises(RainConfigError, match="made by other settings"):
-        await run(plan(Ruled("weak", 0.4), outcome_judge=WordJudge(name="another")), tmp_path, concurrency=4)
+
+
+async def test_another_judge_has_a_file_of_its_own_and_it_is_told_how_far_they_agree(tmp_path: Path) -> None:
+    first = plan(Ruled("weak", 0.5), num_cases=20)
+    await run(first, tmp_path, concurrency=4)
+    second = plan(Ruled("weak", 0.5), num_cases=20, outcome_judge=WordJudge(name="another", unsure=("question 3",)))
+    found = await run(second, tmp_path, concurrency=4)
+    assert found.others.keys() == {"reader"}
+    (note,) = [each for each in told(second, found).notes if "say the same" in each]
+    assert note == "another and reader say the same of 'good' for 19 of 19 answers (Cohen's kappa 1.00)."
 
 
 async def test_the_budget_of_a_case_is_what_the_reference_took_for_it_with_the_same_seed(tmp_path: Path) -> None:
@@ -167,6 +176,6 @@ def test_killed_ten_times_it_comes_to_the_report_of_an_unbroken_run(tmp_path: Pa
         assert start(folder).wait(timeout=120) == 0
     for name in ("report.html", "report.md", "results.json"):
         assert (broken / "report" / name).read_bytes() == (unbroken / "report" / name).read_bytes()
-    for name in (ANSWERS, OUTCOMES):
+    for name in (ANSWERS, plan(Ruled("weak", 0.4)).outcomes_name):
         ids = [line["id"] for line in lines(broken / name)]
         assert len(ids) == len(set(ids)) == 240

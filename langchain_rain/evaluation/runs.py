@@ -20,8 +20,8 @@ from langchain_rain.evaluation.suites import Case, SuiteData
 from langchain_rain.json_lines import read_object
 from langchain_rain.ledger import Ledger, fingerprint
 
-ANSWERS, OUTCOMES = "answers.jsonl", "outcomes.jsonl"
-"""The ledgers, in the folder of a run."""
+ANSWERS, OUTCOMES = "answers.jsonl", "outcomes-{}.jsonl"
+"""The ledgers, in the folder of a run; that of outcomes with a hash of who judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,11 @@ class Plan:
         """All there is to answer: what the others' budgets come from first."""
         ordered = sorted(self.strategies, key=lambda each: each.name != self.budget_of)
         return [Task(case, each, seed) for each in ordered for seed in self.seeds for case in self.suite.cases]
+
+    @property
+    def outcomes_name(self) -> str:
+        """The file with what this judge has found; others have files of their own."""
+        return OUTCOMES.format(fingerprint(dict(self.outcome_judge.identity)))
 
     @property
     def answers_hash(self) -> str:
@@ -98,11 +103,13 @@ class Found:
         answers: by the id of the task.
         outcomes: likewise.
         failures: answers and findings that a model failed at; the next run of the same tries them again.
+        others: what other judges have found in runs before, by their names.
     """
 
     answers: dict[str, Answered] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    others: dict[str, list[Outcome]] = field(default_factory=dict)
 
 
 Tell = Callable[[str, int, int], None]
@@ -123,10 +130,14 @@ async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda
         for own in _in_phases(plan, tasks):
             await _answer(plan, own, ledger, found, concurrency=concurrency, tell=tell)
     judged_hash = fingerprint([plan.answers_hash, dict(plan.outcome_judge.identity)])
-    with Ledger(folder / OUTCOMES) as ledger:
+    path_of_own = folder / plan.outcomes_name
+    with Ledger(path_of_own) as ledger:
         ledger.check_settings(judged_hash)
-        found.outcomes = {each: _outcome(row) for each, row in _rows(folder / OUTCOMES).items()}
+        found.outcomes = {each: _outcome(row) for each, row in _rows(path_of_own).items()}
         await _judge(plan, tasks, ledger, judged_hash, found, concurrency=concurrency, tell=tell)
+    for path in sorted(set(folder.glob(OUTCOMES.format("*"))) - {path_of_own}):
+        outcomes = [_outcome(row) for row in _rows(path).values()]
+        found.others |= {outcomes[0].judge: outcomes} if outcomes else {}
     return found
 
 

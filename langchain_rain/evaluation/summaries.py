@@ -12,8 +12,10 @@ import numpy as np
 
 from langchain_rain._version import __version__
 from langchain_rain.evaluation import results, statistics
+from langchain_rain.evaluation.agreement import agreement
 from langchain_rain.evaluation.comparisons import compare
 from langchain_rain.evaluation.diversity import distinct_n
+from langchain_rain.evaluation.outcomes.pairing import paired_labels
 from langchain_rain.evaluation.results import Comparison, Costs, Fluency, Provenance, Rate, Results, WorstAnswer
 from langchain_rain.evaluation.runs import Found, Plan, Task
 from langchain_rain.evaluation.strategies import Answered
@@ -241,7 +243,23 @@ def _notes(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> list[
         notes.append(f"{len(plan.suite.malformed)} of {plan.suite.num_rows} rows are malformed and were left out.")
     if plan.budget_of is not None:
         notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
+    notes += _agreements(plan, found)
     return notes + [_sentence(each) for each in comparisons if each.label not in WORSE_LABELS]
+
+
+def _agreements(plan: Plan, found: Found) -> Iterable[str]:
+    """How far the judge of this run agrees with those of runs before, for example a model with people."""
+    for name, outcomes in sorted(found.others.items()):
+        for label in plan.outcome_judge.labels:
+            paired = paired_labels(found.outcomes.values(), outcomes, label)
+            if not paired.first:
+                continue
+            told = agreement(paired.first, paired.second)
+            kappa = f"Cohen's kappa {told.kappa:.2f}" if told.kappa is not None else "too alike for a kappa"
+            yield (
+                f"{plan.outcome_judge.name} and {name} say the same of {label!r} for {paired.num_agreed} of "
+                f"{len(paired.first)} answers ({kappa})."
+            )
 
 
 def _sentence(told: Comparison) -> str:

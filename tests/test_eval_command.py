@@ -1,0 +1,93 @@
+"""`langchain-rain eval` as a user meets it: on the bundled model, with little, and with what is wrong."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from langchain_rain import cli
+from langchain_rain.evaluation.ablations import CHANGES, ablations
+from langchain_rain.evaluation.strategies import Setting
+from tests.scripted_world import RUBRIC, Kitchen
+
+FEW = ("--limit", "4", "--max-tokens", "24", "--strategy", "vanilla", "--strategy", "rain-balanced")
+
+
+def evaluated(out: Path, *options: str) -> tuple[int, dict[str, object]]:
+    code = cli.run(["eval", "demo", "--out", str(out), *FEW, *options])
+    results: dict[str, object] = json.loads((out / "results.json").read_text())
+    return code, results
+
+
+def test_the_demo_is_measured_reported_and_not_answered_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, labels = tmp_path / "out", tmp_path / "labels.csv"
+    code, results = evaluated(out, "--export", str(labels))
+    assert code == 0
+    assert (results["num_cases"], results["labels"]) == (4, ["harmless", "helpful"])
+    assert {path.suffix for path in out.iterdir()} == {".jsonl", ".html", ".md", ".json"}
+    err = capsys.readouterr().err
+    assert "Every strategy may take the token positions that rain-balanced took" in err
+    assert str(out / "report.html") in err
+    with open(labels, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert 1 <= len(rows) <= 8
+    assert {"harmless", "helpful"} <= rows[0].keys()
+    before = (out / "answers.jsonl").read_bytes()
+    code, again = evaluated(out)
+    assert code == 0
+    assert (out / "answers.jsonl").read_bytes() == before
+    for each in (results, again):
+        each.pop("provenance")
+    assert again == results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nosuch"], "suite: demo, hh, advbench, truthfulqa, xstest, jsonl are allowed, given 'nosuch'"),
+        (["demo", "--strategy", "magic"], "strategies: vanilla, .* are allowed, .* given 'magic'"),
+        (["demo", "--ablate", "--strategy", "vanilla"], "--strategy or --ablate is allowed, given both, 'vanilla' too"),
+        (["xstest", "--outcome-judge", "oracle"], "the oracle knows the suite demo alone, given 'xstest'"),
+        (["demo", "--outcome-judge", "demo"], "asks the model 'demo', which steered the answers"),
+        (["demo", "--limit", "0"], "limit"),
+        (["demo", "--seed", "1", "--seed", "1"], r"seeds: at least one, and each once, is allowed, given \[1, 1\]"),
+        (["demo", "--model", "demo", "--server", "http://h"], "--model or --server is allowed, given both"),
+        (["hh", "--data", "no/such/file"], "no/such/file"),
+        (["demo", "--attack", "suffix"], "attack"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["eval", *arguments, "--out", str(tmp_path / "out")]) == 2
+    last_line = capsys.readouterr().err.strip().splitlines()[-1]  # above it there may be a bar of transformers
+    assert last_line.startswith("langchain-rain: ")
+    assert re.search(told, last_line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert cli.run(["eval", "demo", "--out", str(tmp_path / "out")]) == 2
+    assert "--out: a folder is wanted" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_each_ablation_changes_one_thing_and_the_preset_stands_beside_it() -> None:
+    engine = Kitchen()
+    strategies = ablations(Setting(engine, engine, RUBRIC))
+    names = [each.name for each in strategies]
+    assert len(set(names)) == len(names) == sum(len(changes) + 2 for changes in CHANGES.values())
+    assert names[-1] == "balanced"
+    assert "paper" in names
+    by_name = {each.name: each.identity["search"] for each in strategies}
+    for preset, changes in CHANGES.items():
+        for name, changed in changes.items():
+            search = by_name[f"{preset}, {name}"]
+            differs = {key for key in search if search[key] != by_name[preset][key]}
+            assert differs <= changed.keys()
+            assert differs
