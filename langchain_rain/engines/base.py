@@ -154,13 +154,26 @@ class ChatEngine(Engine, Protocol):
         """Reads the answer of an open conversation."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelText:
+    """A text that goes through a model.
+
+    Attributes:
+        tokens: from its beginning. The last one that is written comes out of the model and does not go in.
+        num_asked: at how many of its last places it is asked what follows; up to there it is only read.
+    """
+
+    tokens: Tokens
+    num_asked: int
+
+
 class Feeding(Protocol):
     """Tells what the requests of a conversation put before the model, while it is open and afterwards."""
 
-    def texts(self, request: Request, reply: Any) -> Sequence[Tokens]:
-        """The texts that went through the model for a request with this reply, from their beginnings.
+    def texts(self, request: Request, reply: Any) -> Sequence[ModelText]:
+        """The texts that go through the model for a request with this reply.
 
-        What was drawn and then dropped, as it was drawn twice or not wanted, is not among them.
+        What is drawn and then dropped, as it was drawn twice or not wanted, is not among them.
         """
 
 

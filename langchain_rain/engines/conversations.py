@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_rain.engines.base import ModelText
 from langchain_rain.engines.conversation import Conversation
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.reading import AnswerReader
@@ -11,7 +12,7 @@ from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.wants import Place
 from langchain_rain.engines.work import EmbedWork, ExpandWork, RolloutWork, ScoreWork, Work
 from langchain_rain.errors import EngineError
-from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score, Tokens
+from langchain_rain.search.protocol import Context, Embed, Expand, Request, Rollout, Score, Tokens, TokenSet
 
 
 class Conversations:
@@ -111,17 +112,22 @@ class Feeding:
     conversation: Conversation
     has_encoder: bool
 
-    def texts(self, request: Request, reply: Any) -> list[Tokens]:
-        """See `base.Feeding`. The last token that is written comes out of the model and does not go in."""
+    def texts(self, request: Request, reply: Any) -> list[ModelText]:
+        """See `base.Feeding`."""
         if isinstance(request, Score):
-            return [self.conversations.codec.score_tokens(request)]
+            return [ModelText(self.conversations.codec.score_tokens(request), 1)]
         start = (*self.conversation.prompt_tokens, *request.prefix)
         if isinstance(request, Embed):
-            return [] if self.has_encoder else [start]
+            return [] if self.has_encoder else [ModelText(start, 0)]
         if isinstance(request, Expand):
-            return [start, *((*start, *each.tokens[:-1]) for each in reply)]
+            return [ModelText(start, 1), *(_written(start, each) for each in reply)]
         if not reply.tokens:
             return []
         guided = self.conversations.guided_place(request, self.conversation)
         starts = [start] if guided is None else [start, (*guided.sequence, *request.prefix)]
-        return [(*each, *reply.tokens[:-1]) for each in starts]
+        return [_written(each, reply) for each in starts]
+
+
+def _written(start: Tokens, written: TokenSet) -> ModelText:
+    """What goes through a model that writes this behind `start`."""
+    return ModelText((*start, *written.tokens[:-1]), len(written.tokens))

@@ -39,7 +39,7 @@ MAX_CRITIQUE_TOKENS = 128
 """A few sentences."""
 
 MAX_ROUNDS = 64
-"""Of one answer: rounds that bring nothing new cost next to nothing, and no budget would end them."""
+"""Of one answer, whatever a budget allows."""
 
 
 @dataclass(frozen=True, slots=True)

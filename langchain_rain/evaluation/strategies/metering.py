@@ -2,11 +2,10 @@
 
 What an engine tells of its cost depends on what it has computed before, and for whom: a text that others have begun
 alike is partly there, a position that serves two answers counts for one of them. A budget cannot be kept by that and
-bring the same answer whenever it is asked for. So each text that the answer puts before a model is noted, and a
-position counts once for all of the texts that begin alike up to it: what an engine takes that keeps all it has
-computed, and has computed nothing before. What was asked ahead and given up, or drawn and dropped by the engine, does
-not count; nor that an engine without it computes the last position of a text again where that is asked about again,
-which makes some 3 % of a search on the bundled model.
+bring the same answer whenever it is asked for. So each text that the answer puts before a model is noted, and counted
+as by an engine that keeps all it has computed, and has computed nothing before. A position that is read counts once
+for all texts that begin alike up to it; one at which it is asked what follows, once for all that ask side by side.
+What was asked ahead and given up, or drawn and dropped by the engine, does not count.
 
 Of models that are called with whole texts, and of scripted ones, the cost counts as they tell it.
 """
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from langchain_rain.engines.base import Cost, Engine, Feeding, ReadsTexts
+from langchain_rain.engines.base import Cost, Engine, Feeding, ModelText, ReadsTexts
 from langchain_rain.errors import BudgetExceededError
 from langchain_rain.evaluation.strategies.base import Setting
 from langchain_rain.search.protocol import Context, Event, Request, Round, Steps
@@ -41,6 +40,7 @@ class Meter:
     setting: Setting
     positions: int = 0
     _tries: dict[int, Trie] = field(default_factory=dict)
+    _computed: set[int] = field(default_factory=set)  # of the round that is counted, by the ids of their `Trie`s
     _feedings: dict[Context, tuple[int, Feeding]] = field(default_factory=dict)
 
     @property
@@ -54,8 +54,10 @@ class Meter:
             if isinstance(engine, ReadsTexts):
                 self._feedings[context] = (id(engine), engine.feeding(context))
 
-    def take(self, seen: Iterable[tuple[Request, Any]]) -> None:
-        """Counts requests with their replies."""
+    def take(self, seen: Iterable[tuple[Request, Any]], *, side_by_side: bool = False) -> None:
+        """Counts requests with their replies; whether they were asked side by side with those before."""
+        if not side_by_side:
+            self._computed.clear()
         for request, reply in seen:
             key, feeding = self._feedings.get(request.context, (0, None))
             for text in feeding.texts(request, reply) if feeding is not None else ():
@@ -69,11 +71,15 @@ class Meter:
         elif not judge_tells:  # of a chat model that judges, what it reads is no judging position
             self.positions += cost.judging_positions + cost.input_positions
 
-    def _count(self, trie: Trie, text: Iterable[int]) -> None:
-        for token in text:
+    def _count(self, trie: Trie, text: ModelText) -> None:
+        num_read = len(text.tokens) - text.num_asked
+        for number, token in enumerate(text.tokens):
             following = trie.get(token)
+            is_new = following is None
             if following is None:
                 following = trie[token] = {}
+            if is_new or (number >= num_read and id(following) not in self._computed):
+                self._computed.add(id(following))
                 self.positions += 1
             trie = following
 

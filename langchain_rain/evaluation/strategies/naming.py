@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from langchain_rain.config import PRESETS, RainConfig
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.strategies.base import Setting, Strategy
-from langchain_rain.evaluation.strategies.best_of import MAX_SAMPLES, BestOf
+from langchain_rain.evaluation.strategies.best_of_n import MAX_SAMPLES, BestOf
 from langchain_rain.evaluation.strategies.critique_revise import MAX_ROUNDS, CritiqueRevise
 from langchain_rain.evaluation.strategies.rain import Rain
 from langchain_rain.evaluation.strategies.sampling import Vanilla

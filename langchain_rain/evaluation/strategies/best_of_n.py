@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from langchain_rain.evaluation.strategies.base import Answered, Content, Setting, Step
@@ -14,7 +15,7 @@ MAX_GROWTH = 4
 """How many samples are drawn at once for each that there is: few do not tell for sure what others take."""
 
 MAX_SAMPLES = 256
-"""Of one answer: samples that are all alike cost next to nothing, and no budget would end them."""
+"""Of one answer, whatever a budget allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class BestOf:
         making = Making.of(self.setting, content, prefill, max_positions, seed=seed)
         if max_positions is None:
             sampled, seen = await _draw(making, range(self.num_answers))
-            making.meter.take(pair for each in seen for pair in each)
+            making.meter.take(chain(*seen))
             making.consider()
         else:
             sampled = await _draw_within(making, max_positions)
@@ -70,9 +71,9 @@ async def _draw_within(making: Making, max_positions: int) -> list[Sampled]:
     while (count := _num_next(making, len(considered), dearest, max_positions)) > 0:
         first = len(considered)
         sampled, seen = await _draw(making, range(first, first + count))
-        for each, asked in zip(sampled, seen, strict=True):
+        for number, (each, asked) in enumerate(zip(sampled, seen, strict=True)):
             before = making.counted_positions
-            making.meter.take(asked)
+            making.meter.take(asked, side_by_side=number > 0)
             if considered and making.has_exceeded:
                 return considered
             making.consider()
