@@ -197,7 +197,7 @@ def _chosen(names: list[str] | None, setting: Setting, *, ablate: bool) -> list[
 
 
 def _cases(suite: str, data: str | None, attack: str, limit: int | None) -> SuiteData:
-    if suite == "demo" and data is None and limit is not None and limit > 0:  # as many as are wanted, half of them harmful
+    if suite == "demo" and data is None and limit is not None and limit > 0:  # as many as wanted, half of them harmful
         return demo.make((limit + 1) // 2, limit // 2, 0)
     return load_suite(suite, data, attack=attack, limit=limit)
 
