@@ -29,8 +29,10 @@ from langchain_rain.options import (
     PresetOption,
     RubricOption,
     ServerModelOption,
+    ServersOption,
     StopOption,
     TokenizerOption,
+    WriterOption,
     api_key_in,
 )
 from langchain_rain.prompts import Prompt, read_prompts
@@ -67,16 +69,8 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
             "What fails is named beside it, in the file that ends in .failed.jsonl.",
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.', show_default=DEMO_MODEL
-        ),
-    ] = None,
-    server: Annotated[
-        list[str] | None,
-        typer.Option(metavar="URL", help="An inference server that writes instead; may be repeated for replicas."),
-    ] = None,
+    model: WriterOption = None,
+    server: ServersOption = None,
     server_model: ServerModelOption = "",
     tokenizer: TokenizerOption = None,
     judge: Annotated[str | None, typer.Option(help="Who judges, like --model; by default the writer itself.")] = None,

@@ -37,8 +37,10 @@ from langchain_rain.options import (
     PresetOption,
     RubricOption,
     ServerModelOption,
+    ServersOption,
     StopOption,
     TokenizerOption,
+    WriterOption,
     api_key_in,
 )
 from langchain_rain.quoting import visible
@@ -68,16 +70,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     ] = None,
     attack: Annotated[str, typer.Option(help=f"Of advbench: {', '.join(ATTACKS)}.")] = "plain",
     limit: Annotated[int | None, typer.Option(help="Only so many cases, drawn at random.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.', show_default=DEMO_MODEL
-        ),
-    ] = None,
-    server: Annotated[
-        list[str] | None,
-        typer.Option(metavar="URL", help="An inference server that writes instead; may be repeated for replicas."),
-    ] = None,
+    model: WriterOption = None,
+    server: ServersOption = None,
     server_model: ServerModelOption = "",
     tokenizer: TokenizerOption = None,
     api_key_env: ApiKeyOption = DEFAULT_KEY,

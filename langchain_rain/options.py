@@ -7,6 +7,7 @@ import typer
 from pydantic import SecretStr
 
 from langchain_rain.config import PRESETS
+from langchain_rain.engines.loading import DEMO_MODEL
 from langchain_rain.errors import RainConfigError
 from langchain_rain.rubrics import Rubric
 
@@ -15,6 +16,16 @@ DEFAULT_KEY = "RAIN_SERVER_API_KEY"
 
 ModelOption = Annotated[
     str, typer.Option(help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.')
+]
+WriterOption = Annotated[
+    str | None,
+    typer.Option(
+        help='A folder, an id on the Hugging Face hub, or "demo", the bundled model.', show_default=DEMO_MODEL
+    ),
+]
+ServersOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", help="An inference server that writes instead; may be repeated for replicas."),
 ]
 RubricOption = Annotated[str, typer.Option(help=f"A YAML file, or one of: {', '.join(Rubric.names_in_library())}.")]
 PresetOption = Annotated[
