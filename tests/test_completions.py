@@ -19,7 +19,7 @@ from langchain_rain import ChatRain, EngineError, RainConfig, RainConfigError, R
 from langchain_rain.engines.completions import CompletionsEngine
 from langchain_rain.engines.loading import demo_model_path
 from langchain_rain.engines.tokenizers import end_token_ids, load_tokenizer
-from langchain_rain.search.protocol import Context, Embed, Expand, Rollout, Score
+from langchain_rain.search.protocol import Context, Embed, Expand, Rollout, Score, TokenSet
 from tests.servers.fault_proxy import fault_proxy, read_events
 from tests.servers.processes import HOST, MODEL_FOLDER, ServerProcess, free_port
 from tests.servers.stub_server import stub_server
@@ -93,6 +93,16 @@ def test_invoke_and_ainvoke_and_stream_and_batch_are_the_same_answer(engine: Com
     assert "".join(llm.stream(PROMPT)) == told
     assert llm.batch([PROMPT, PROMPT]) == [told, told]
     assert {llm.model_copy(update={"seed": seed}).invoke(PROMPT) for seed in range(8)} != {told}
+
+
+def test_it_is_known_which_texts_a_server_is_given(engine: CompletionsEngine) -> None:
+    context = engine.open(PROMPT, max_tokens=9)
+    feeding = engine.feeding(context)
+    engine.channel.close(context)
+    rollout = Rollout(context, (5,), (), None, 1.0, seed=0)
+    (text,) = feeding.texts(rollout, TokenSet((6, 7), "ab"))
+    assert (text.tokens[-2:], len(text.tokens), text.num_asked) == ((5, 6), context.num_prompt_tokens + 2, 2)
+    assert feeding.texts(Embed(context, (5,), 1), None) == []  # an encoder answers it, if anything does
 
 
 def test_a_chat_and_a_text_are_answered_from_a_server(stub: ServerProcess) -> None:

@@ -296,6 +296,18 @@ def templated(tokenizer: Any, *messages: BaseMessage, tools: Sequence[Any] = ())
     return list(codec_of(tokenizer).dialogue(dialogue, max_tokens=10, stop=()).prompt_tokens)
 
 
+def test_an_answer_in_lines_goes_on_from_its_first_words() -> None:
+    codec = codec_of(tiny_tokenizer())
+    dialogue = Dialogue((HumanMessage("Hi"),), beginning="Sure\nHuman: Go on.")
+    conversation = codec.conversation(dialogue, max_tokens=10, stop=())
+    lines = "Human: Hi\n\nAssistant: Sure\n> Human: Go on."
+    assert dialogue.as_lines == lines
+    assert conversation.prompt_tokens == codec.prompt_tokens(lines)
+    assert codec.reader(conversation).feed(" then") == " then"  # a space that parts words, not one behind a colon
+    without = codec.conversation(Dialogue((HumanMessage("Hi"),)), max_tokens=10, stop=())
+    assert codec.reader(without).feed(" then") == "then"
+
+
 def with_template(template: str) -> Any:
     tokenizer = tiny_tokenizer(with_chat_template=True)
     tokenizer.chat_template = template

@@ -12,6 +12,7 @@ from langchain_rain import Criterion, RainConfig, RainConfigError, Rubric
 from langchain_rain.engines.loading import load_engine
 from langchain_rain.evaluation.strategies import Answered, Setting, all_strategies
 from langchain_rain.evaluation.strategies.base import MAX_STEP_CHARACTERS, MAX_STEPS, Step, first_and_last
+from langchain_rain.evaluation.strategies.best_of_n import MAX_SAMPLES
 from langchain_rain.evaluation.strategies.critique_revise import HEADINGS, MAX_CRITIQUE_TOKENS, MAX_ROUNDS
 from langchain_rain.evaluation.strategies.rain import Rain, rewinds_at, steps_of
 from langchain_rain.search.protocol import Committed, Event, Rollout, Score, Simulated, TokenSet, Verdict
@@ -194,6 +195,11 @@ async def test_a_sample_that_ends_past_the_budget_is_not_considered() -> None:
 async def test_critique_revise_goes_as_many_rounds_as_fit(max_positions: int, num_rounds: int, counted: int) -> None:
     answer = await answered("critique-revise-1", Writer(), max_positions=max_positions)  # a round takes two drafts
     assert (answer.num_drafts, answer.counted_positions) == (1 + num_rounds, counted)
+
+
+@pytest.mark.parametrize(("name", "num_drafts"), [("best-of-1", MAX_SAMPLES), ("critique-revise-1", 1 + MAX_ROUNDS)])
+async def test_there_is_an_end_to_drafts_whatever_a_budget_allows(name: str, num_drafts: int) -> None:
+    assert (await answered(name, Writer(), max_positions=10_000)).num_drafts == num_drafts
 
 
 @pytest.mark.parametrize("name", ["vanilla", "self-check-refuse"])

@@ -46,9 +46,8 @@ class Question:
 
     @property
     def beginning(self) -> str:
-        """The text up to where the answer goes on; of a conversation its lines."""
-        if not isinstance(self.content, str):
-            return self._dialogue().as_lines
+        """A text up to where the answer goes on."""
+        assert isinstance(self.content, str), "a conversation goes on in a turn of its own"
         return self.content + self._after_space(self.prefill)
 
     @property
