@@ -102,7 +102,7 @@ class Turn:
         self.transcript: Transcript | None = None
         self._ids = _ids_in_state(request)
         trajectory = Trajectory.of(request.messages)
-        if judge is not None and trajectory.steps and trajectory.steps[-1].results:
+        if judge is not None and trajectory.has_results:
             # Of two that go back in one turn, the changes of one would undo those of the other.
             left = 0 if is_rewound else max_steps - self._kept["num_steps"]
             rubric = judge.rubric().name

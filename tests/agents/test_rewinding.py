@@ -2,14 +2,15 @@
 
 import logging
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langchain.agents.middleware import before_model, wrap_model_call
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.tool import invalid_tool_call
-from langchain_core.tools import tool
+from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.graph.message import add_messages
+from langgraph.types import Command
 
 from langchain_rain import EngineError, UnsatisfiedError
 from langchain_rain.trajectories import IS_WITHHELD
@@ -268,30 +269,36 @@ def test_with_best_an_agent_goes_on_that_is_not_satisfied_and_it_is_logged(caplo
     assert "write cannot be taken back" in caplog.text
 
 
-def test_what_others_have_put_into_a_trajectory_is_not_gone_back_behind() -> None:
+@pytest.mark.parametrize("note", [SystemMessage("Be careful."), HumanMessage("Go on.")])
+def test_what_other_middleware_puts_after_an_output_does_not_hide_it(note: BaseMessage) -> None:
     @before_model
     def reminds(state: Any, runtime: Any) -> Any:
-        is_obeyed = isinstance(state["messages"][-1], ToolMessage) and len(world.done) == 1
-        return {"messages": [SystemMessage("Be careful.")]} if is_obeyed else None
+        return {"messages": [note.model_copy()]} if isinstance(state["messages"][-1], ToolMessage) else None
 
-    world = World(
-        calling(("read", "b"), number=1),
-        AIMessage("All done."),
-        says={"b": POISON},
-        max_rewind_steps=2,
-        is_reversible={"read": True},
-        middleware=lambda guard: [reminds, guard],
-        judge=lambda text: 1.0,
+    world = poisoned(
+        calling(("read", "b"), number=1), AIMessage("All done."), middleware=lambda guard: [reminds, guard]
     )
     out = world.ask()
-    assert [type(each).__name__ for each in out["messages"]] == [
-        "HumanMessage",
-        "AIMessage",
-        "ToolMessage",
-        "SystemMessage",
-        "AIMessage",
-    ]
-    assert withheld_of(out["messages"]) == []
+    assert withheld_of(out["messages"]) == ["call_1_0_b"]
+    assert [str(each.text) for each in out["messages"][3:]] == [note.text, "All done."]
+    assert_nothing_rejected_is_in(world.writer.asked)
+    assert_state_is_clean(out)
+
+
+@pytest.mark.parametrize("kinds", ["ht", "th", "at", "ta", "ts", "st"])
+def test_what_a_tool_puts_beside_its_output_does_not_hide_it(kinds: str) -> None:
+    @tool
+    def fetch(path: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> Any:
+        """Fetch a page."""
+        beside = {"h": HumanMessage("Note."), "a": AIMessage("Note."), "s": SystemMessage("Note.")}
+        said = {**beside, "t": ToolMessage(POISON, name="fetch", tool_call_id=tool_call_id)}
+        return Command(update={"messages": [said[each] for each in kinds]})
+
+    world = poisoned(calling(("fetch", "b"), number=1), AIMessage("All done."), agent={"tools": [fetch]})
+    out = world.ask()
+    assert withheld_of(out["messages"]) == ["call_1_0_b"]
+    assert out["messages"][-1].text == "All done."
+    assert_nothing_rejected_is_in([out["messages"], world.writer.asked])
 
 
 def test_a_message_that_is_in_no_state_is_never_taken_out_of_it() -> None:
