@@ -23,14 +23,16 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 
 from langchain_rain.approvals import pending_calls
+from langchain_rain.budget import Budget
 from langchain_rain.callbacks import Run
 from langchain_rain.chat_models import ChatRain
-from langchain_rain.errors import EngineError, RainConfigError, UnsatisfiedError
+from langchain_rain.engines.base import Cost
+from langchain_rain.errors import BudgetExceededError, EngineError, RainConfigError, UnsatisfiedError
 from langchain_rain.guarded_requests import GuardedRequest, check_is_guarded, is_refusal, structured
 from langchain_rain.policy import Policy
 from langchain_rain.search.protocol import Transcript
 from langchain_rain.tool_calls import RejectedCall
-from langchain_rain.trajectories import Rewound, Trajectory, rewind
+from langchain_rain.trajectories import Rewound, Trajectory, given_up, rewind
 from langchain_rain.verdicts import Judged, TranscriptJudge
 
 logger = logging.getLogger(__name__)
@@ -97,11 +99,12 @@ class Turn:
         self._on_unsatisfied: Policy = "refuse" if on_unsatisfied == "ask" else on_unsatisfied
         self._kept = self._remembered()
         self._judged: Judged | None = None
+        self._cost, self._seconds = Cost(), 0.0
         self._rewound: Rewound | None = None
         self.refusal: AIMessage | None = None
         self.transcript: Transcript | None = None
         self._ids = _ids_in_state(request)
-        trajectory = Trajectory.of(request.messages)
+        self._trajectory = trajectory = Trajectory.of(request.messages)
         if judge is not None and trajectory.has_results:
             # Of two that go back in one turn, the changes of one would undo those of the other.
             left = 0 if is_rewound else max_steps - self._kept["num_steps"]
@@ -129,65 +132,86 @@ class Turn:
         assert self._judge is not None
         return self._judge
 
+    @property
+    def budget(self) -> Budget:
+        """What is left for judging `transcript`; drafts have one of their own."""
+        return self._guarded.budget.after(self._cost, self._seconds)
+
     def take(self, judged: Judged) -> None:
         """Takes the judgement of `transcript`."""
         self._judged = judged
+        self._cost, self._seconds = self._cost + judged.cost, self._seconds + judged.seconds
         self._go_on(judged.is_satisfied)
 
-    def fail(self, error: EngineError) -> None:
-        """Ends the run by `on_error`, as `transcript` could not be judged.
+    def fail(self, error: EngineError | BudgetExceededError) -> None:
+        """Goes by `on_error`, or `on_unsatisfied` where a budget is spent, as `transcript` was not judged.
 
         Raises:
-            EngineError: the same, with `on_error="raise"`.
+            EngineError, BudgetExceededError: the same, if that is "raise".
         """
         self.transcript = None
-        release = self._guarded.policy.release_after(error, "", "")
-        self._refuse(release.text, {"is_satisfied": False, "stop_reason": "error", "bypass": release.bypass})
+        if isinstance(error, BudgetExceededError):
+            if self._apply_policy(error, {"is_satisfied": False, "stop_reason": "budget"}):
+                return
+        else:
+            release = self._guarded.policy.release_after(error, "", "")
+            self._refuse(release.text, {"is_satisfied": False, "stop_reason": "error", "bypass": release.bypass})
+        self._go_back(given_up(self._trajectory, self.judge.rubric().name))
 
     def _go_on(self, is_satisfied: bool | None) -> None:
         try:
-            self.transcript = self._rewinding.send(is_satisfied)  # type: ignore[arg-type]  # the first takes nothing
+            transcript = self._rewinding.send(is_satisfied)  # type: ignore[arg-type]  # the first takes nothing
+            while not _is_unicode(transcript.answer):  # as what a tool gave back may be; nobody can judge it
+                transcript = self._rewinding.send(False)
+            self.transcript = transcript
         except StopIteration as stop:
             self.transcript = None
-            self._rewound = stop.value
             self._settle(stop.value)
 
     def _settle(self, rewound: Rewound) -> None:
         """Goes on from what is left, or by the policy if it does not satisfy."""
-        if rewound.num_steps or not rewound.is_satisfied:
-            withheld = [each.name or "a tool" for each in rewound.withheld]
-            logger.info(
-                "%s: went back %d steps, withheld outputs of %s, satisfied now: %s%s",
-                self._name,
-                rewound.num_steps,
-                ", ".join(withheld) or "no tool",
-                rewound.is_satisfied,
-                f"; stopped by {rewound.stopped_by}, which cannot be taken back" if rewound.stopped_by else "",
-            )
-            self._tell({"type": "rain_rewind", "num_steps": rewound.num_steps, "withheld": withheld})
+        self._go_back(rewound)
         self.request = self.request.rewound(rewound.messages, is_rewound=rewound.num_steps > 0)
         if not rewound.is_satisfied:
-            self._apply_policy(rewound)
+            why = f"; {rewound.stopped_by} cannot be taken back" if rewound.stopped_by else ""
+            error = UnsatisfiedError(
+                f"What the agent has done does not satisfy the rubric, and it may go back no further{why}.",
+                verdict=self._judged.verdict if self._judged is not None else None,
+            )
+            record = self._judged.record if self._judged is not None else {"is_satisfied": False}
+            self._apply_policy(error, {**record, "stop_reason": "trajectory"})
 
-    def _apply_policy(self, rewound: Rewound) -> None:
-        assert self._judged is not None
-        policy, message, bypass = self._on_unsatisfied, self._guarded.refusal_message, None
-        why = f"; {rewound.stopped_by} cannot be taken back" if rewound.stopped_by else ""
-        error = UnsatisfiedError(
-            f"What the agent has done does not satisfy the rubric, and it may go back no further{why}.",
-            verdict=self._judged.verdict,
+    def _go_back(self, rewound: Rewound) -> None:
+        """Remembers what was gone back, and tells of it."""
+        self._rewound = rewound
+        if rewound.is_satisfied and not rewound.num_steps:
+            return
+        withheld = [each.name or "a tool" for each in rewound.withheld]
+        logger.info(
+            "%s: went back %d steps, withheld outputs of %s, satisfied now: %s%s",
+            self._name,
+            rewound.num_steps,
+            ", ".join(withheld) or "no tool",
+            rewound.is_satisfied,
+            f"; stopped by {rewound.stopped_by}, which cannot be taken back" if rewound.stopped_by else "",
         )
+        self._tell({"type": "rain_rewind", "num_steps": rewound.num_steps, "withheld": withheld})
+
+    def _apply_policy(self, error: UnsatisfiedError, rain: dict[str, Any]) -> bool:
+        """Does what `on_unsatisfied` says; returns whether the agent goes on."""
+        policy, message, bypass = self._on_unsatisfied, self._guarded.refusal_message, None
         if policy == "raise":
             raise error
         if policy == "best":
             logger.warning("Bypass by on_unsatisfied='best', an agent goes on that is not satisfied: %s", error)
-            return
+            return True
         if callable(policy):
             logger.warning("Bypass by on_unsatisfied, a callable answers: %s", error)
             message, bypass = policy(error), "on_unsatisfied=callable"
         if not isinstance(message, str):
             raise RainConfigError(f"on_unsatisfied: a callable that returns text is allowed; it returned {message!r}.")
-        self._refuse(message, {**self._judged.record, "stop_reason": "trajectory", "bypass": bypass})
+        self._refuse(message, {**rain, "bypass": bypass})
+        return False
 
     def _refuse(self, message: str, rain: dict[str, Any]) -> None:
         rubric = self.judge.rubric()
@@ -264,6 +288,14 @@ def child_callbacks(*, is_async: bool) -> BaseCallbackManager | None:
         return None
     run = Run.of(manager, manager.parent_run_id)
     return run.achildren() if is_async else run.children()
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _nothing(asked: str | None) -> Bookkeeping:

@@ -28,7 +28,7 @@ from langchain_rain.approvals import check_can_ask, reviewed
 from langchain_rain.call_arguments import CallArguments
 from langchain_rain.chat_models import ChatRain
 from langchain_rain.engines.callables import CallableEngine
-from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.errors import BudgetExceededError, EngineError, RainConfigError
 from langchain_rain.guarded_requests import is_refusal, refusal_in
 from langchain_rain.policy import Policy
 from langchain_rain.rubrics import Rubric
@@ -146,8 +146,10 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         turn = self._turn(request)
         while turn.transcript is not None:
             try:
-                judged = turn.judge.judge(turn.transcript, callbacks=child_callbacks(is_async=False))
-            except EngineError as error:
+                judged = turn.judge.judge(
+                    turn.transcript, callbacks=child_callbacks(is_async=False), budget=turn.budget
+                )
+            except (EngineError, BudgetExceededError) as error:
                 turn.fail(error)
             else:
                 turn.take(judged)
@@ -165,8 +167,10 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         turn = self._turn(request)
         while turn.transcript is not None:
             try:
-                judged = await turn.judge.ajudge(turn.transcript, callbacks=child_callbacks(is_async=True))
-            except EngineError as error:
+                judged = await turn.judge.ajudge(
+                    turn.transcript, callbacks=child_callbacks(is_async=True), budget=turn.budget
+                )
+            except (EngineError, BudgetExceededError) as error:
                 turn.fail(error)
             else:
                 turn.take(judged)

@@ -234,6 +234,15 @@ def rewind(
     return result(max_steps, is_satisfied=False)
 
 
+def given_up(trajectory: Trajectory, rubric: str) -> Rewound:
+    """What is left of one that could not be judged: without what tools have said last, which the next turn would read."""
+    steps = list(trajectory.steps)
+    last = max((at for at, each in enumerate(steps) if each.turn is not None and each.turn.tool_calls), default=0)
+    withheld = tuple(result for step in steps[last:] for result in step.open_results)
+    steps[last:] = [step.without(withheld, rubric) for step in steps[last:]]
+    return Rewound(replace(trajectory, steps=steps).messages, withheld, is_satisfied=False)
+
+
 def _blamed(now: Trajectory, rubric: str) -> Generator[Transcript, bool, tuple[ToolMessage, ...]]:
     """The results of the last step without which the trajectory satisfies; one alone if that is enough."""
     last = now.steps[-1]

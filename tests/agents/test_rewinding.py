@@ -12,7 +12,7 @@ from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.graph.message import add_messages
 from langgraph.types import Command
 
-from langchain_rain import EngineError, UnsatisfiedError
+from langchain_rain import BudgetExceededError, EngineError, UnsatisfiedError
 from langchain_rain.trajectories import IS_WITHHELD
 from tests.agents.worlds import (
     ASKED,
@@ -235,6 +235,49 @@ def test_a_trajectory_that_no_judge_can_judge_goes_by_the_policy_for_errors(way:
     assert_state_is_clean(world.state.values, rejected=[])
     with pytest.raises(EngineError, match="away"):
         poisoned(READ_BOTH, AIMessage("All done."), judge=fails).hear(way)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_what_could_not_be_judged_is_not_read_in_the_next_run(way: str) -> None:
+    is_away = [True]
+
+    def judge(transcript: str) -> float:
+        if POISON in transcript and is_away.pop():
+            raise ConnectionError("away")
+        return 1.0
+
+    world = poisoned(READ_BOTH, AIMessage("All done."), judge=judge, on_error="refuse")
+    world.hear(way)
+    assert withheld_of(world.messages) == ["call_1_0_a", "call_1_1_b"]
+    assert world.ask("Go on.")["messages"][-1].text == "All done."
+    assert_nothing_rejected_is_in(world.writer.asked)
+    assert_state_is_clean(world.state.values)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_spent_budget_ends_the_judging_of_a_trajectory_by_the_policy(way: str) -> None:
+    def world(**arguments: Any) -> World:
+        says = {"b": f"{POISON} {'Now. ' * 4000}"}
+        judge = letter_judge(lambda question: MARK in question)
+        return poisoned(READ_BOTH, AIMessage("All done."), judge=judge, says=says, **arguments)
+
+    enough, little = world(max_forward_tokens=100_000), world(max_forward_tokens=3_000)
+    enough.hear(way)
+    assert withheld_of(enough.messages) == ["call_1_1_b"]
+    assert enough.messages[-1].text == "All done."
+    little.hear(way)
+    assert withheld_of(little.messages) == ["call_1_0_a", "call_1_1_b"]
+    assert little.messages[-1].text == REFUSAL
+    assert little.messages[-1].response_metadata["rain"]["stop_reason"] == "budget"
+    with pytest.raises(BudgetExceededError, match="max_forward_tokens"):
+        world(max_forward_tokens=3_000, on_unsatisfied="raise").hear(way)
+
+
+def test_an_output_that_is_no_unicode_text_is_withheld_as_nobody_can_judge_it() -> None:
+    world = World(READ_BOTH, AIMessage("All done."), says={"b": "half of a \ud83d"}, max_rewind_steps=2)
+    assert world.ask()["messages"][-1].text == "All done."
+    assert withheld_of(world.messages) == ["call_1_1_b"]
+    assert world.ask("And now?")["messages"][-1].text == "All done."
 
 
 @pytest.mark.parametrize(("max_steps", "is_enough"), [(1, False), (2, True), (3, True)])
