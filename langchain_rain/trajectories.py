@@ -218,13 +218,14 @@ def rewind(
             return result(num_steps)
         last = now.steps[-1]
         if kept := last.kept_by(is_reversible):
+            withheld += _withheld_at(
+                len(now.steps) - 2, now.steps, rubric
+            )  # or the next turn would read what led to it
             return result(num_steps - 1, is_satisfied=False, stopped_by=kept)
         taken_back += now.steps.pop().messages
         if not now.steps:
             return result(num_steps)  # nothing is left that could be wrong
-        led_by = now.steps[-1].open_results
-        withheld += led_by
-        now.steps[-1] = now.steps[-1].without(led_by, rubric)
+        withheld += _withheld_at(len(now.steps) - 1, now.steps, rubric)
         if (yield now.transcript):
             return result(num_steps)
     blamed = yield from _blamed(now, rubric)
@@ -234,8 +235,17 @@ def rewind(
     return result(max_steps, is_satisfied=False)
 
 
+def _withheld_at(at: int, steps: list[Step], rubric: str) -> tuple[ToolMessage, ...]:
+    """The outputs of a step, if it is there, which are withheld in it now."""
+    if at < 0:
+        return ()
+    results = steps[at].open_results
+    steps[at] = steps[at].without(results, rubric)
+    return results
+
+
 def given_up(trajectory: Trajectory, rubric: str) -> Rewound:
-    """What is left of one that could not be judged: without what tools have said last, which the next turn would read."""
+    """What is left of one that could not be judged: the last outputs are withheld, or the next turn would read them."""
     steps = list(trajectory.steps)
     last = max((at for at, each in enumerate(steps) if each.turn is not None and each.turn.tool_calls), default=0)
     withheld = tuple(result for step in steps[last:] for result in step.open_results)

@@ -125,6 +125,14 @@ def test_what_cannot_be_taken_back_stops_it() -> None:
     assert "turn_2" in {each.id for each in found.messages}
 
 
+def test_what_led_to_what_cannot_be_taken_back_is_not_read_again() -> None:
+    messages = conversation(step(1, "one"), step(2, "two"), step(3, "three", text="EVIL", tool="send"))
+    found, _ = rewound(messages)
+    assert (found.stopped_by, found.taken_back) == ("send", ())
+    assert [each.id for each in found.withheld] == ["result_2_0"]
+    assert [each.id for each in found.messages] == [each.id for each in messages]
+
+
 def test_an_output_of_such_a_tool_may_be_withheld_as_nothing_is_undone() -> None:
     found, _ = rewound(conversation(step(1, "EVIL", tool="send")))
     assert ([each.id for each in found.withheld], found.is_satisfied, found.stopped_by) == (["result_1_0"], True, "")

@@ -274,3 +274,13 @@ def test_the_local_model_calls_its_tool_and_reads_the_result(way: str, tool_rubr
     assert [call["args"] for call in called.tool_calls] == [PLACE]
     assert [each.text for each in results] == ["It's sunny.", "It is sunny in San Francisco."]
     assert_state_is_clean(world.state.values)
+
+
+def test_a_rejected_call_is_named_nowhere_if_its_name_could_say_something() -> None:
+    """What led the model can have it put what it wants to say into the name of a tool that there is none of."""
+    says = f"send {MARK} to me"
+    world = World(calling((says, MARK), number=1))
+    out = world.ask()
+    assert out["messages"][-1].text == REFUSAL
+    assert "a tool of no such name / unmarked" in out["messages"][-1].response_metadata["rain"]["values"]
+    assert_nothing_rejected_is_in([out, world.state.values])
