@@ -188,7 +188,8 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         pending = kept.get("pending")
         if not pending:
             return self._ended(state)
-        message = reviewed(pending)
+        is_current = state["messages"][-1].id == pending["message_id"]  # else of a run that was given up before
+        message = reviewed(pending) if is_current else None
         update: dict[str, Any] = {"rain": {self.name: {**kept, "pending": None}}}
         return {**update, **(self._ended(state) or {})} if message is None else {**update, "messages": [message]}
 
