@@ -1,7 +1,5 @@
 """One call of an agent's model: what it goes on from, who answers, and what of it is remembered."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -10,18 +8,11 @@ from uuid import uuid4
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import (
-    AIMessage,
-    AnyMessage,
-    BaseMessage,
-    HumanMessage,
-    RemoveMessage,
-    ToolCall,
-    ToolMessage,
-)
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 
+from langchain_rain.agent_memory import digest, ids_in_state, nothing_since, remembered, stored
 from langchain_rain.approvals import pending_calls
 from langchain_rain.budget import Budget
 from langchain_rain.callbacks import Run
@@ -37,17 +28,8 @@ from langchain_rain.verdicts import Judged, TranscriptJudge
 
 logger = logging.getLogger(__name__)
 
-Bookkeeping: TypeAlias = dict[str, Any]
-"""What one middleware remembers in the agent's state, as plain data.
-
-LangGraph streams a state with all that is private in it, so nothing that was withheld or taken back is kept here.
-"""
-
 AgentPolicy: TypeAlias = Policy | Literal["ask"]
 """As of `ChatRain`; "ask" lets a human decide on calls that do not satisfy."""
-
-SUMMARY = "summarization"
-"""How LangChain's middleware marks a message that stands for those it has summarised."""
 
 
 class Turn:
@@ -97,13 +79,13 @@ class Turn:
         self._judge = judge
         self._asks_human = on_unsatisfied == "ask"
         self._on_unsatisfied: Policy = "refuse" if on_unsatisfied == "ask" else on_unsatisfied
-        self._kept = self._remembered()
+        self._kept = remembered(request, self._name)
         self._judged: Judged | None = None
         self._cost, self._seconds = Cost(), 0.0
         self._rewound: Rewound | None = None
         self.refusal: AIMessage | None = None
         self.transcript: Transcript | None = None
-        self._ids = _ids_in_state(request)
+        self._ids = ids_in_state(request)
         self._trajectory = trajectory = Trajectory.of(request.messages)
         if judge is not None and trajectory.has_results:
             # Of two that go back in one turn, the changes of one would undo those of the other.
@@ -229,11 +211,11 @@ class Turn:
         if self._rewound is not None and (self._rewound.num_steps or self._rewound.withheld):
             kept["num_steps"] += self._rewound.num_steps
             taken_back = self._rewound.taken_back
-            calls = [_digest(call) for each in taken_back for call in getattr(each, "tool_calls", ())]
+            calls = [digest(call) for each in taken_back for call in getattr(each, "tool_calls", ())]
             kept["taken_back"] = [*kept["taken_back"], *calls]
         self._look_for_reruns(response, kept["taken_back"])
         kept["pending"] = self._pending(response)
-        if kept == (self._stored or _nothing(kept["asked"])) and not changes:
+        if kept == (stored(self.request, self._name) or nothing_since(kept["asked"])) and not changes:
             return response
         update: dict[str, Any] = {"rain": {self._name: kept}}
         return ExtendedModelResponse(response, Command(update={**update, **({"messages": changes} if changes else {})}))
@@ -251,7 +233,7 @@ class Turn:
         """Says so where a call is made again that has run before and was taken back."""
         for message in response.result:
             for call in getattr(message, "tool_calls", ()):
-                if _digest(call) in taken_back:
+                if digest(call) in taken_back:
                     logger.warning("%s: %s runs again, as its first run was taken back.", self._name, call["name"])
                     self._tell({"type": "rain_rerun", "tool": call["name"]})
 
@@ -261,19 +243,6 @@ class Turn:
         if not (self._asks_human and self._rejected and is_refusal(message) and message.id is not None):
             return None
         return pending_calls(message.id, self._rejected)
-
-    @property
-    def _stored(self) -> Bookkeeping | None:
-        states: dict[str, Bookkeeping] = self.request.state.get("rain") or {}  # type: ignore[assignment]  # of ours
-        return states.get(self._name)
-
-    def _remembered(self) -> Bookkeeping:
-        """What is remembered since the last human message; one that a summary has swallowed is still the last."""
-        asked = next((each.id for each in reversed(self.request.state["messages"]) if _is_human(each)), None)
-        kept = self._stored
-        if kept is not None and asked in (None, kept["asked"]):
-            return kept
-        return _nothing(asked)
 
     def _tell(self, event: dict[str, Any]) -> None:
         writer = getattr(self.request.runtime, "stream_writer", None)
@@ -296,33 +265,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _nothing(asked: str | None) -> Bookkeeping:
-    return {"asked": asked, "num_steps": 0, "taken_back": [], "pending": None}
-
-
-def _is_human(message: AnyMessage) -> bool:
-    return isinstance(message, HumanMessage) and message.additional_kwargs.get("lc_source") != SUMMARY
-
-
-def _ids_in_state(request: ModelRequest[Any]) -> set[str | None]:
-    """Ids of the messages that are in the agent's state, or will be.
-
-    Results that LangChain puts in for calls that could not be read have no id yet, and go into the state with the
-    answer; what other middleware shows to the model is in none.
-    """
-    messages = request.state["messages"]
-    unread = {call["id"] for each in messages if isinstance(each, AIMessage) for call in each.invalid_tool_calls}
-    ids = {each.id for each in messages}
-    for each in request.messages:
-        if each.id is None and isinstance(each, ToolMessage) and each.tool_call_id in unread:
-            each.id = str(uuid4())
-            ids.add(each.id)
-    return ids - {None}
-
-
-def _digest(call: ToolCall) -> str:
-    """Tells a call from others without saying what it is."""
-    spelled = json.dumps([call["name"], call["args"]], sort_keys=True, default=repr)
-    return hashlib.sha256(spelled.encode(errors="surrogatepass")).hexdigest()

@@ -23,7 +23,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
 from langgraph.runtime import Runtime
 
-from langchain_rain.agent_turn import AgentPolicy, Bookkeeping, Turn, child_callbacks
+from langchain_rain.agent_memory import Bookkeeping
+from langchain_rain.agent_turn import AgentPolicy, Turn, child_callbacks
 from langchain_rain.approvals import check_can_ask, reviewed
 from langchain_rain.call_arguments import CallArguments
 from langchain_rain.chat_models import ChatRain
