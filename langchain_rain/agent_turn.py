@@ -8,7 +8,7 @@ from uuid import uuid4
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolCall
 from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 
@@ -210,15 +210,20 @@ class Turn:
         kept, changes = dict(self._kept), self._changes()
         if self._rewound is not None and (self._rewound.num_steps or self._rewound.withheld):
             kept["num_steps"] += self._rewound.num_steps
-            taken_back = self._rewound.taken_back
-            calls = [digest(call) for each in taken_back for call in getattr(each, "tool_calls", ())]
-            kept["taken_back"] = [*kept["taken_back"], *calls]
+            kept["taken_back"] = [*kept["taken_back"], *map(digest, self._undone(self._rewound))]
         self._look_for_reruns(response, kept["taken_back"])
         kept["pending"] = self._pending(response)
         if kept == (stored(self.request, self._name) or nothing_since(kept["asked"])) and not changes:
             return response
         update: dict[str, Any] = {"rain": {self._name: kept}}
         return ExtendedModelResponse(response, Command(update={**update, **({"messages": changes} if changes else {})}))
+
+    def _undone(self, rewound: Rewound) -> list[ToolCall]:
+        """Calls that have run and of which the model does not know what came."""
+        ids = {each.tool_call_id for each in rewound.withheld}
+        ids |= {call["id"] for each in rewound.taken_back for call in getattr(each, "tool_calls", ())}
+        turns = [step.turn for step in self._trajectory.steps if step.turn is not None]
+        return [call for turn in turns for call in turn.tool_calls if call["id"] in ids]
 
     def _changes(self) -> list[BaseMessage]:
         """What makes of the agent's messages those that the model went on from, by their ids."""
@@ -230,11 +235,15 @@ class Turn:
         return [*replaced, *(RemoveMessage(id=each) for each in sorted(taken_back))]
 
     def _look_for_reruns(self, response: ModelResponse[Any], taken_back: list[str]) -> None:
-        """Says so where a call is made again that has run before and was taken back."""
+        """Says so where a call is made again that has run before and was taken back, or its output withheld."""
         for message in response.result:
             for call in getattr(message, "tool_calls", ()):
                 if digest(call) in taken_back:
-                    logger.warning("%s: %s runs again, as its first run was taken back.", self._name, call["name"])
+                    logger.warning(
+                        "%s: %s runs again; what came of it before was taken back or withheld.",
+                        self._name,
+                        call["name"],
+                    )
                     self._tell({"type": "rain_rerun", "tool": call["name"]})
 
     def _pending(self, response: ModelResponse[Any]) -> Any:

@@ -136,7 +136,7 @@ def test_a_turn_whose_tools_may_be_taken_back_is_taken_out_of_the_state(caplog: 
         {"type": "rain_rewind", "num_steps": 1, "withheld": ["read"], "middleware": "RainMiddleware"},
         {"type": "rain_rerun", "tool": "write", "middleware": "RainMiddleware"},
     ]
-    assert "write runs again, as its first run was taken back" in caplog.text
+    assert "write runs again; what came of it before was taken back or withheld" in caplog.text
     assert world.done == [("read", "b"), ("write", "evil"), ("write", "evil")]
     assert seen_last(world) == [(str(each.text), each.id) for each in world.messages[:-1]]
 
@@ -310,6 +310,17 @@ def test_with_best_an_agent_goes_on_that_is_not_satisfied_and_it_is_logged(caplo
     assert out["messages"][-1].text == "All done."
     assert "Bypass by on_unsatisfied='best', an agent goes on that is not satisfied" in caplog.text
     assert "write cannot be taken back" in caplog.text
+
+
+def test_a_call_whose_output_was_withheld_does_not_run_again_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    again = [calling(("read", "b"), number=number) for number in (1, 2)]
+    world = poisoned(*again, AIMessage("All done."))
+    told = world.hear("stream custom")
+    assert [each for each in told if each["type"] == "rain_rerun"] == [
+        {"type": "rain_rerun", "tool": "read", "middleware": "RainMiddleware"}
+    ]
+    assert "read runs again; what came of it before was taken back or withheld" in caplog.text
+    assert world.done == [("read", "b")] * 2
 
 
 @pytest.mark.parametrize("note", [SystemMessage("Be careful."), HumanMessage("Go on.")])
