@@ -1,7 +1,5 @@
 """One call of an agent's model: what it goes on from, who answers, and what of it is remembered."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -10,42 +8,28 @@ from uuid import uuid4
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import (
-    AIMessage,
-    AnyMessage,
-    BaseMessage,
-    HumanMessage,
-    RemoveMessage,
-    ToolCall,
-    ToolMessage,
-)
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolCall
 from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 
+from langchain_rain.agent_memory import digest, ids_in_state, nothing_since, remembered, stored
 from langchain_rain.approvals import pending_calls
+from langchain_rain.budget import Budget
 from langchain_rain.callbacks import Run
 from langchain_rain.chat_models import ChatRain
-from langchain_rain.errors import EngineError, RainConfigError, UnsatisfiedError
+from langchain_rain.engines.base import Cost
+from langchain_rain.errors import BudgetExceededError, EngineError, RainConfigError, UnsatisfiedError
 from langchain_rain.guarded_requests import GuardedRequest, check_is_guarded, is_refusal, structured
 from langchain_rain.policy import Policy
 from langchain_rain.search.protocol import Transcript
 from langchain_rain.tool_calls import RejectedCall
-from langchain_rain.trajectories import Rewound, Trajectory, rewind
+from langchain_rain.trajectories import Rewound, Trajectory, given_up, rewind
 from langchain_rain.verdicts import Judged, TranscriptJudge
 
 logger = logging.getLogger(__name__)
 
-Bookkeeping: TypeAlias = dict[str, Any]
-"""What one middleware remembers in the agent's state, as plain data.
-
-LangGraph streams a state with all that is private in it, so nothing that was withheld or taken back is kept here.
-"""
-
 AgentPolicy: TypeAlias = Policy | Literal["ask"]
 """As of `ChatRain`; "ask" lets a human decide on calls that do not satisfy."""
-
-SUMMARY = "summarization"
-"""How LangChain's middleware marks a message that stands for those it has summarised."""
 
 
 class Turn:
@@ -95,14 +79,15 @@ class Turn:
         self._judge = judge
         self._asks_human = on_unsatisfied == "ask"
         self._on_unsatisfied: Policy = "refuse" if on_unsatisfied == "ask" else on_unsatisfied
-        self._kept = self._remembered()
+        self._kept = remembered(request, self._name)
         self._judged: Judged | None = None
+        self._cost, self._seconds = Cost(), 0.0
         self._rewound: Rewound | None = None
         self.refusal: AIMessage | None = None
         self.transcript: Transcript | None = None
-        self._ids = _ids_in_state(request)
-        trajectory = Trajectory.of(request.messages)
-        if judge is not None and trajectory.steps and trajectory.steps[-1].results:
+        self._ids = ids_in_state(request)
+        self._trajectory = trajectory = Trajectory.of(request.messages)
+        if judge is not None and trajectory.has_results:
             # Of two that go back in one turn, the changes of one would undo those of the other.
             left = 0 if is_rewound else max_steps - self._kept["num_steps"]
             rubric = judge.rubric().name
@@ -129,65 +114,86 @@ class Turn:
         assert self._judge is not None
         return self._judge
 
+    @property
+    def budget(self) -> Budget:
+        """What is left for judging `transcript`; drafts have one of their own."""
+        return self._guarded.budget.after(self._cost, self._seconds)
+
     def take(self, judged: Judged) -> None:
         """Takes the judgement of `transcript`."""
         self._judged = judged
+        self._cost, self._seconds = self._cost + judged.cost, self._seconds + judged.seconds
         self._go_on(judged.is_satisfied)
 
-    def fail(self, error: EngineError) -> None:
-        """Ends the run by `on_error`, as `transcript` could not be judged.
+    def fail(self, error: EngineError | BudgetExceededError) -> None:
+        """Goes by `on_error`, or `on_unsatisfied` where a budget is spent, as `transcript` was not judged.
 
         Raises:
-            EngineError: the same, with `on_error="raise"`.
+            EngineError, BudgetExceededError: the same, if that is "raise".
         """
         self.transcript = None
-        release = self._guarded.policy.release_after(error, "", "")
-        self._refuse(release.text, {"is_satisfied": False, "stop_reason": "error", "bypass": release.bypass})
+        if isinstance(error, BudgetExceededError):
+            if self._apply_policy(error, {"is_satisfied": False, "stop_reason": "budget"}):
+                return
+        else:
+            release = self._guarded.policy.release_after(error, "", "")
+            self._refuse(release.text, {"is_satisfied": False, "stop_reason": "error", "bypass": release.bypass})
+        self._go_back(given_up(self._trajectory, self.judge.rubric().name))
 
     def _go_on(self, is_satisfied: bool | None) -> None:
         try:
-            self.transcript = self._rewinding.send(is_satisfied)  # type: ignore[arg-type]  # the first takes nothing
+            transcript = self._rewinding.send(is_satisfied)  # type: ignore[arg-type]  # the first takes nothing
+            while not _is_unicode(transcript.answer):  # as what a tool gave back may be; nobody can judge it
+                transcript = self._rewinding.send(False)
+            self.transcript = transcript
         except StopIteration as stop:
             self.transcript = None
-            self._rewound = stop.value
             self._settle(stop.value)
 
     def _settle(self, rewound: Rewound) -> None:
         """Goes on from what is left, or by the policy if it does not satisfy."""
-        if rewound.num_steps or not rewound.is_satisfied:
-            withheld = [each.name or "a tool" for each in rewound.withheld]
-            logger.info(
-                "%s: went back %d steps, withheld outputs of %s, satisfied now: %s%s",
-                self._name,
-                rewound.num_steps,
-                ", ".join(withheld) or "no tool",
-                rewound.is_satisfied,
-                f"; stopped by {rewound.stopped_by}, which cannot be taken back" if rewound.stopped_by else "",
-            )
-            self._tell({"type": "rain_rewind", "num_steps": rewound.num_steps, "withheld": withheld})
+        self._go_back(rewound)
         self.request = self.request.rewound(rewound.messages, is_rewound=rewound.num_steps > 0)
         if not rewound.is_satisfied:
-            self._apply_policy(rewound)
+            why = f"; {rewound.stopped_by} cannot be taken back" if rewound.stopped_by else ""
+            error = UnsatisfiedError(
+                f"What the agent has done does not satisfy the rubric, and it may go back no further{why}.",
+                verdict=self._judged.verdict if self._judged is not None else None,
+            )
+            record = self._judged.record if self._judged is not None else {"is_satisfied": False}
+            self._apply_policy(error, {**record, "stop_reason": "trajectory"})
 
-    def _apply_policy(self, rewound: Rewound) -> None:
-        assert self._judged is not None
-        policy, message, bypass = self._on_unsatisfied, self._guarded.refusal_message, None
-        why = f"; {rewound.stopped_by} cannot be taken back" if rewound.stopped_by else ""
-        error = UnsatisfiedError(
-            f"What the agent has done does not satisfy the rubric, and it may go back no further{why}.",
-            verdict=self._judged.verdict,
+    def _go_back(self, rewound: Rewound) -> None:
+        """Remembers what was gone back, and tells of it."""
+        self._rewound = rewound
+        if rewound.is_satisfied and not rewound.num_steps:
+            return
+        withheld = [each.name or "a tool" for each in rewound.withheld]
+        logger.info(
+            "%s: went back %d steps, withheld outputs of %s, satisfied now: %s%s",
+            self._name,
+            rewound.num_steps,
+            ", ".join(withheld) or "no tool",
+            rewound.is_satisfied,
+            f"; stopped by {rewound.stopped_by}, which cannot be taken back" if rewound.stopped_by else "",
         )
+        self._tell({"type": "rain_rewind", "num_steps": rewound.num_steps, "withheld": withheld})
+
+    def _apply_policy(self, error: UnsatisfiedError, rain: dict[str, Any]) -> bool:
+        """Does what `on_unsatisfied` says; returns whether the agent goes on."""
+        policy, message, bypass = self._on_unsatisfied, self._guarded.refusal_message, None
         if policy == "raise":
             raise error
         if policy == "best":
             logger.warning("Bypass by on_unsatisfied='best', an agent goes on that is not satisfied: %s", error)
-            return
+            return True
         if callable(policy):
             logger.warning("Bypass by on_unsatisfied, a callable answers: %s", error)
             message, bypass = policy(error), "on_unsatisfied=callable"
         if not isinstance(message, str):
             raise RainConfigError(f"on_unsatisfied: a callable that returns text is allowed; it returned {message!r}.")
-        self._refuse(message, {**self._judged.record, "stop_reason": "trajectory", "bypass": bypass})
+        self._refuse(message, {**rain, "bypass": bypass})
+        return False
 
     def _refuse(self, message: str, rain: dict[str, Any]) -> None:
         rubric = self.judge.rubric()
@@ -204,15 +210,20 @@ class Turn:
         kept, changes = dict(self._kept), self._changes()
         if self._rewound is not None and (self._rewound.num_steps or self._rewound.withheld):
             kept["num_steps"] += self._rewound.num_steps
-            taken_back = self._rewound.taken_back
-            calls = [_digest(call) for each in taken_back for call in getattr(each, "tool_calls", ())]
-            kept["taken_back"] = [*kept["taken_back"], *calls]
+            kept["taken_back"] = [*kept["taken_back"], *map(digest, self._undone(self._rewound))]
         self._look_for_reruns(response, kept["taken_back"])
         kept["pending"] = self._pending(response)
-        if kept == (self._stored or _nothing(kept["asked"])) and not changes:
+        if kept == (stored(self.request, self._name) or nothing_since(kept["asked"])) and not changes:
             return response
         update: dict[str, Any] = {"rain": {self._name: kept}}
         return ExtendedModelResponse(response, Command(update={**update, **({"messages": changes} if changes else {})}))
+
+    def _undone(self, rewound: Rewound) -> list[ToolCall]:
+        """Calls that have run and of which the model does not know what came."""
+        ids = {each.tool_call_id for each in rewound.withheld}
+        ids |= {call["id"] for each in rewound.taken_back for call in getattr(each, "tool_calls", ())}
+        turns = [step.turn for step in self._trajectory.steps if step.turn is not None]
+        return [call for turn in turns for call in turn.tool_calls if call["id"] in ids]
 
     def _changes(self) -> list[BaseMessage]:
         """What makes of the agent's messages those that the model went on from, by their ids."""
@@ -224,11 +235,15 @@ class Turn:
         return [*replaced, *(RemoveMessage(id=each) for each in sorted(taken_back))]
 
     def _look_for_reruns(self, response: ModelResponse[Any], taken_back: list[str]) -> None:
-        """Says so where a call is made again that has run before and was taken back."""
+        """Says so where a call is made again that has run before and was taken back, or its output withheld."""
         for message in response.result:
             for call in getattr(message, "tool_calls", ()):
-                if _digest(call) in taken_back:
-                    logger.warning("%s: %s runs again, as its first run was taken back.", self._name, call["name"])
+                if digest(call) in taken_back:
+                    logger.warning(
+                        "%s: %s runs again; what came of it before was taken back or withheld.",
+                        self._name,
+                        call["name"],
+                    )
                     self._tell({"type": "rain_rerun", "tool": call["name"]})
 
     def _pending(self, response: ModelResponse[Any]) -> Any:
@@ -237,19 +252,6 @@ class Turn:
         if not (self._asks_human and self._rejected and is_refusal(message) and message.id is not None):
             return None
         return pending_calls(message.id, self._rejected)
-
-    @property
-    def _stored(self) -> Bookkeeping | None:
-        states: dict[str, Bookkeeping] = self.request.state.get("rain") or {}  # type: ignore[assignment]  # of ours
-        return states.get(self._name)
-
-    def _remembered(self) -> Bookkeeping:
-        """What is remembered since the last human message; one that a summary has swallowed is still the last."""
-        asked = next((each.id for each in reversed(self.request.state["messages"]) if _is_human(each)), None)
-        kept = self._stored
-        if kept is not None and asked in (None, kept["asked"]):
-            return kept
-        return _nothing(asked)
 
     def _tell(self, event: dict[str, Any]) -> None:
         writer = getattr(self.request.runtime, "stream_writer", None)
@@ -266,31 +268,9 @@ def child_callbacks(*, is_async: bool) -> BaseCallbackManager | None:
     return run.achildren() if is_async else run.children()
 
 
-def _nothing(asked: str | None) -> Bookkeeping:
-    return {"asked": asked, "num_steps": 0, "taken_back": [], "pending": None}
-
-
-def _is_human(message: AnyMessage) -> bool:
-    return isinstance(message, HumanMessage) and message.additional_kwargs.get("lc_source") != SUMMARY
-
-
-def _ids_in_state(request: ModelRequest[Any]) -> set[str | None]:
-    """Ids of the messages that are in the agent's state, or will be.
-
-    Results that LangChain puts in for calls that could not be read have no id yet, and go into the state with the
-    answer; what other middleware shows to the model is in none.
-    """
-    messages = request.state["messages"]
-    unread = {call["id"] for each in messages if isinstance(each, AIMessage) for call in each.invalid_tool_calls}
-    ids = {each.id for each in messages}
-    for each in request.messages:
-        if each.id is None and isinstance(each, ToolMessage) and each.tool_call_id in unread:
-            each.id = str(uuid4())
-            ids.add(each.id)
-    return ids - {None}
-
-
-def _digest(call: ToolCall) -> str:
-    """Tells a call from others without saying what it is."""
-    spelled = json.dumps([call["name"], call["args"]], sort_keys=True, default=repr)
-    return hashlib.sha256(spelled.encode(errors="surrogatepass")).hexdigest()
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

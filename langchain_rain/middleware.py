@@ -23,12 +23,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
 from langgraph.runtime import Runtime
 
-from langchain_rain.agent_turn import AgentPolicy, Bookkeeping, Turn, child_callbacks
+from langchain_rain.agent_memory import Bookkeeping
+from langchain_rain.agent_turn import AgentPolicy, Turn, child_callbacks
 from langchain_rain.approvals import check_can_ask, reviewed
 from langchain_rain.call_arguments import CallArguments
 from langchain_rain.chat_models import ChatRain
 from langchain_rain.engines.callables import CallableEngine
-from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.errors import BudgetExceededError, EngineError, RainConfigError
 from langchain_rain.guarded_requests import is_refusal, refusal_in
 from langchain_rain.policy import Policy
 from langchain_rain.rubrics import Rubric
@@ -146,8 +147,10 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         turn = self._turn(request)
         while turn.transcript is not None:
             try:
-                judged = turn.judge.judge(turn.transcript, callbacks=child_callbacks(is_async=False))
-            except EngineError as error:
+                judged = turn.judge.judge(
+                    turn.transcript, callbacks=child_callbacks(is_async=False), budget=turn.budget
+                )
+            except (EngineError, BudgetExceededError) as error:
                 turn.fail(error)
             else:
                 turn.take(judged)
@@ -165,8 +168,10 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         turn = self._turn(request)
         while turn.transcript is not None:
             try:
-                judged = await turn.judge.ajudge(turn.transcript, callbacks=child_callbacks(is_async=True))
-            except EngineError as error:
+                judged = await turn.judge.ajudge(
+                    turn.transcript, callbacks=child_callbacks(is_async=True), budget=turn.budget
+                )
+            except (EngineError, BudgetExceededError) as error:
                 turn.fail(error)
             else:
                 turn.take(judged)
@@ -184,7 +189,8 @@ class RainMiddleware(AgentMiddleware[RainState, Any, Any]):
         pending = kept.get("pending")
         if not pending:
             return self._ended(state)
-        message = reviewed(pending)
+        is_current = state["messages"][-1].id == pending["message_id"]  # else of a run that was given up before
+        message = reviewed(pending) if is_current else None
         update: dict[str, Any] = {"rain": {self.name: {**kept, "pending": None}}}
         return {**update, **(self._ended(state) or {})} if message is None else {**update, "messages": [message]}
 

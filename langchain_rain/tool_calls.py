@@ -79,7 +79,10 @@ def before_call(messages: Sequence[BaseMessage], made_before: Sequence[ToolCall]
 def with_untrusted_named(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """The conversation as a judge sees it: what a tool has said is named so."""
     return [
-        ToolMessage(f"[{UNTRUSTED} {each.name or 'a tool'}]\n{said_with_blocks(each)}", tool_call_id=each.tool_call_id)
+        ToolMessage(
+            f"[{UNTRUSTED} {shown(each.name) if each.name else 'a tool'}]\n{said_with_blocks(each)}",
+            tool_call_id=each.tool_call_id,
+        )
         if isinstance(each, ToolMessage)
         else each
         for each in messages
@@ -163,7 +166,7 @@ class CallsJudge:
         """What was wrong with the answer, and what with its calls."""
         wishes = {criterion.name: criterion.wish for criterion in self.rubric.criteria}
         rejected = [self.named[name] for name in verdict.vetoed_by if name in self.named]
-        of_calls = [f"- Your call of {_shown(tool)} was rejected. Wanted is: {wishes[name]}" for tool, name in rejected]
+        of_calls = [f"- Your call of {shown(tool)} was rejected. Wanted is: {wishes[name]}" for tool, name in rejected]
         if of_calls:
             of_calls.insert(0, "Do without these tool calls, or make them otherwise:")
         text_is_bad = any(value <= 0 for name, value in verdict.values.items() if name not in self.named)
@@ -173,11 +176,11 @@ class CallsJudge:
 
 def _name(tool: str, criterion: str) -> str:
     """What a criterion is called in verdicts, where those of the answer itself stand beside it."""
-    return f"{tool} / {criterion}"
+    return f"{shown(tool)} / {criterion}"
 
 
-def _shown(tool: str) -> str:
-    """The name of a tool as it may stand in a system message; the model gave it, and what led the model may speak."""
+def shown(tool: str) -> str:
+    """The name of a tool as it may be told; the model gave it, so what led the model may speak in it."""
     return tool if re.fullmatch(r"[\w.-]{1,64}", tool) else "a tool of no such name"
 
 

@@ -25,23 +25,31 @@ WITHHELD = (
 )
 """What takes the place of a tool's output."""
 
+OF_OTHERS = "a message of somebody else"
+"""Told where one stands in the way: who put it there may count on what is before it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One turn of the model and what came of it.
 
     Attributes:
-        turn: what the model said and called.
-        results: what the tools gave back, as far as they have.
+        turn: what the model said and called; None where somebody else has put outputs without one.
+        following: what stands after it: results, and what somebody else has put there.
     """
 
-    turn: AIMessage
-    results: tuple[ToolMessage, ...] = ()
+    turn: AIMessage | None
+    following: tuple[BaseMessage, ...] = ()
 
     @property
     def messages(self) -> list[BaseMessage]:
         """All of it."""
-        return [self.turn, *self.results]
+        return [*([self.turn] if self.turn is not None else []), *self.following]
+
+    @property
+    def results(self) -> tuple[ToolMessage, ...]:
+        """What tools gave back."""
+        return tuple(each for each in self.following if isinstance(each, ToolMessage))
 
     @property
     def open_results(self) -> tuple[ToolMessage, ...]:
@@ -51,7 +59,20 @@ class Step:
     def without(self, withheld: Sequence[ToolMessage], rubric: str) -> "Step":
         """The same with some results withheld."""
         ids = {each.id for each in withheld}
-        return replace(self, results=tuple(withhold(each, rubric) if each.id in ids else each for each in self.results))
+        following = [
+            withhold(each, rubric) if isinstance(each, ToolMessage) and each.id in ids else each
+            for each in self.following
+        ]
+        return replace(self, following=tuple(following))
+
+    def kept_by(self, is_reversible: Callable[[str], bool]) -> str:
+        """What of it cannot be taken back; "" if all can."""
+        if self.turn is None:
+            return OF_OTHERS
+        called = {call["id"] for call in [*self.turn.tool_calls, *self.turn.invalid_tool_calls]}
+        if any(not (isinstance(each, ToolMessage) and each.tool_call_id in called) for each in self.following):
+            return OF_OTHERS
+        return next((call["name"] for call in self.turn.tool_calls if not is_reversible(call["name"])), "")
 
 
 def withhold(result: ToolMessage, rubric: str) -> ToolMessage:
@@ -73,7 +94,7 @@ class Trajectory:
 
     Attributes:
         before: all up to where it was asked.
-        steps: what it has done since.
+        steps: what it has done since, with what others have put between.
         asked_since: what was asked before the model went on from the last outputs of tools: its run had ended there, so
             nobody has judged them yet.
     """
@@ -85,21 +106,29 @@ class Trajectory:
     @classmethod
     def of(cls, messages: Sequence[BaseMessage]) -> "Trajectory":
         """The trajectory that a conversation ends in."""
-        num_done = len(messages) - sum(1 for _ in takewhile(_is_human, reversed(messages)))
-        if num_done == 0 or not isinstance(messages[num_done - 1], ToolMessage):
-            num_done = len(messages)
-        done, asked_since = messages[:num_done], tuple(messages[num_done:])
-        num_before = max((at for at, each in enumerate(done) if isinstance(each, HumanMessage)), default=-1) + 1
-        trajectory = cls(tuple(done[:num_before]), asked_since=asked_since)
+        num_done = _num_done(messages)
+        done = messages[:num_done]
+        num_before = _num_before(done)
+        trajectory = cls(tuple(done[:num_before]), asked_since=tuple(messages[num_done:]))
         for message in done[num_before:]:
-            if isinstance(message, AIMessage):
-                trajectory.steps.append(Step(message))
-            elif isinstance(message, ToolMessage) and trajectory.steps:
-                last = trajectory.steps[-1]
-                trajectory.steps[-1] = replace(last, results=(*last.results, message))
-            else:  # of whoever put it there, so nothing before it is taken back
-                trajectory = cls((*trajectory.before, *trajectory._done, message), asked_since=asked_since)
+            trajectory._add(message)
         return trajectory
+
+    def _add(self, message: BaseMessage) -> None:
+        if isinstance(message, AIMessage):
+            self.steps.append(Step(message))
+        elif self.steps:
+            last = self.steps[-1]
+            self.steps[-1] = replace(last, following=(*last.following, message))
+        elif isinstance(message, ToolMessage):
+            self.steps.append(Step(None, (message,)))
+        else:
+            self.before = (*self.before, message)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether tools have said anything in it."""
+        return any(step.results for step in self.steps)
 
     @property
     def messages(self) -> list[BaseMessage]:
@@ -118,8 +147,26 @@ class Trajectory:
         return Transcript(before, whole.removeprefix(before) if self.steps else "")
 
 
-def _is_human(message: BaseMessage) -> bool:
-    return isinstance(message, HumanMessage)
+def _num_done(messages: Sequence[BaseMessage]) -> int:
+    """How many messages there were before somebody asked, where the model has not gone on from outputs of tools."""
+    since = list(takewhile(lambda each: not isinstance(each, AIMessage | ToolMessage), reversed(messages)))[::-1]
+    end = len(messages) - len(since)
+    if end == 0 or not isinstance(messages[end - 1], ToolMessage):
+        return len(messages)
+    return end + sum(1 for _ in takewhile(lambda each: not isinstance(each, HumanMessage), since))
+
+
+def _num_before(done: Sequence[BaseMessage]) -> int:
+    """How many messages there are up to the last human one; not one that a tool has put among the results of a turn."""
+    answered_at = {each.tool_call_id: at for at, each in enumerate(done) if isinstance(each, ToolMessage)}
+    called: list[str | None] = []
+    num_before = 0
+    for at, message in enumerate(done):
+        if isinstance(message, AIMessage):
+            called = [call["id"] for call in message.tool_calls]
+        elif isinstance(message, HumanMessage) and all(answered_at.get(str(each), -1) < at for each in called):
+            num_before = at + 1
+    return num_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +179,7 @@ class Rewound:
         taken_back: messages that were.
         num_steps: how many steps were gone back.
         is_satisfied: whether it satisfies now.
-        stopped_by: the tool whose run cannot be taken back, if one ended it.
+        stopped_by: what cannot be taken back, if that ended it: the tool that has run, or a message of somebody else.
     """
 
     messages: list[BaseMessage]
@@ -170,15 +217,15 @@ def rewind(
             now.steps[-1] = now.steps[-1].without(blamed, rubric)
             return result(num_steps)
         last = now.steps[-1]
-        kept = next((call["name"] for call in last.turn.tool_calls if not is_reversible(call["name"])), "")
-        if kept:
+        if kept := last.kept_by(is_reversible):
+            withheld += _withheld_at(
+                len(now.steps) - 2, now.steps, rubric
+            )  # or the next turn would read what led to it
             return result(num_steps - 1, is_satisfied=False, stopped_by=kept)
         taken_back += now.steps.pop().messages
         if not now.steps:
             return result(num_steps)  # nothing is left that could be wrong
-        led_by = now.steps[-1].open_results
-        withheld += led_by
-        now.steps[-1] = now.steps[-1].without(led_by, rubric)
+        withheld += _withheld_at(len(now.steps) - 1, now.steps, rubric)
         if (yield now.transcript):
             return result(num_steps)
     blamed = yield from _blamed(now, rubric)
@@ -186,6 +233,24 @@ def rewind(
         withheld += blamed
         now.steps[-1] = now.steps[-1].without(blamed, rubric)
     return result(max_steps, is_satisfied=False)
+
+
+def _withheld_at(at: int, steps: list[Step], rubric: str) -> tuple[ToolMessage, ...]:
+    """The outputs of a step, if it is there, which are withheld in it now."""
+    if at < 0:
+        return ()
+    results = steps[at].open_results
+    steps[at] = steps[at].without(results, rubric)
+    return results
+
+
+def given_up(trajectory: Trajectory, rubric: str) -> Rewound:
+    """What is left of one that could not be judged: the last outputs are withheld, or the next turn would read them."""
+    steps = list(trajectory.steps)
+    last = max((at for at, each in enumerate(steps) if each.turn is not None and each.turn.tool_calls), default=0)
+    withheld = tuple(result for step in steps[last:] for result in step.open_results)
+    steps[last:] = [step.without(withheld, rubric) for step in steps[last:]]
+    return Rewound(replace(trajectory, steps=steps).messages, withheld, is_satisfied=False)
 
 
 def _blamed(now: Trajectory, rubric: str) -> Generator[Transcript, bool, tuple[ToolMessage, ...]]:

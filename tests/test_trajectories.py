@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.messages.tool import tool_call
 
 from langchain_rain.search.protocol import Transcript
-from langchain_rain.trajectories import IS_WITHHELD, Rewound, Trajectory, rewind
+from langchain_rain.trajectories import IS_WITHHELD, OF_OTHERS, Rewound, Trajectory, rewind
 
 ASKED = HumanMessage("Read my mail.", id="asked")
 
@@ -125,6 +125,14 @@ def test_what_cannot_be_taken_back_stops_it() -> None:
     assert "turn_2" in {each.id for each in found.messages}
 
 
+def test_what_led_to_what_cannot_be_taken_back_is_not_read_again() -> None:
+    messages = conversation(step(1, "one"), step(2, "two"), step(3, "three", text="EVIL", tool="send"))
+    found, _ = rewound(messages)
+    assert (found.stopped_by, found.taken_back) == ("send", ())
+    assert [each.id for each in found.withheld] == ["result_2_0"]
+    assert [each.id for each in found.messages] == [each.id for each in messages]
+
+
 def test_an_output_of_such_a_tool_may_be_withheld_as_nothing_is_undone() -> None:
     found, _ = rewound(conversation(step(1, "EVIL", tool="send")))
     assert ([each.id for each in found.withheld], found.is_satisfied, found.stopped_by) == (["result_1_0"], True, "")
@@ -145,11 +153,50 @@ def test_a_withheld_output_is_not_withheld_again() -> None:
     assert [each.id for each in found.taken_back] == ["turn_1", "result_1_0"]
 
 
-def test_a_message_of_somebody_else_is_a_place_that_nothing_goes_back_behind() -> None:
-    messages = [*conversation(step(1, "EVIL", text="EVIL")), SystemMessage("Note.", id="note"), *step(2, "EVIL")]
-    found, _ = rewound(messages, judge=lambda transcript: "EVIL" not in transcript.answer)
-    assert [each.id for each in found.withheld] == ["result_2_0"]
+NOTE = SystemMessage("Note.", id="note")
+
+
+def test_an_output_is_judged_though_somebody_else_has_put_a_message_after_it() -> None:
+    messages = [*conversation(step(1, "EVIL")), NOTE]
+    found, _ = rewound(messages)
+    assert [each.id for each in found.withheld] == ["result_1_0"]
     assert [each.id for each in found.messages] == [each.id for each in messages]
+
+
+def test_a_message_of_somebody_else_is_a_place_that_nothing_goes_back_behind() -> None:
+    messages = [*conversation(step(1, "fine", text="EVIL")), NOTE, *step(2, "fine")]
+    found, _ = rewound(messages)
+    assert [each.id for each in found.taken_back] == ["turn_2", "result_2_0"]
+    assert [each.id for each in found.messages] == [each.id for each in messages[:-2]]
+    assert (found.is_satisfied, found.stopped_by) == (False, OF_OTHERS)
+
+
+TURN, RESULT = step(1, "EVIL")
+AMONG_RESULTS = {
+    "a human message before it": [TURN, HumanMessage("Note.", id="note"), RESULT],
+    "one after it": [TURN, RESULT, HumanMessage("Note.", id="note")],
+    "one before and after it": [TURN, HumanMessage("Note.", id="note"), RESULT, HumanMessage("Note.", id="note 2")],
+    "a system message and a human one after it": [TURN, RESULT, NOTE, HumanMessage("Go on.", id="more")],
+    "an answer of another agent after it": [TURN, RESULT, AIMessage("Note.", id="note")],
+    "one before it": [TURN, AIMessage("Note.", id="note"), RESULT],
+    "no turn before it": [RESULT],
+}
+
+
+@pytest.mark.parametrize("given_messages", AMONG_RESULTS.values(), ids=AMONG_RESULTS)
+def test_an_output_is_judged_whatever_its_tool_puts_beside_it(given_messages: list[BaseMessage]) -> None:
+    messages = conversation(given_messages)
+    assert Trajectory.of(messages).messages == messages
+    assert Trajectory.of(messages).has_results
+    found, _ = rewound(messages)
+    assert [each.id for each in found.withheld] == ["result_1_0"]
+    assert found.is_satisfied
+
+
+def test_a_call_never_stays_without_its_result() -> None:
+    messages = conversation([TURN, AIMessage("EVIL", id="note"), RESULT])
+    found, _ = rewound(messages)
+    assert (found.taken_back, found.is_satisfied, found.stopped_by) == ((), False, OF_OTHERS)
 
 
 def test_without_a_human_message_all_that_was_done_counts() -> None:

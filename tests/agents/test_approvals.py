@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain.agents.middleware import wrap_model_call
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -154,6 +155,23 @@ def test_whoever_asks_something_else_instead_of_deciding_has_dropped_the_calls()
     assert (out["messages"][-1].text, world.state.next, world.done) == (DONE.text, (), [])
     assert_state_is_clean(out)
     assert MARK not in repr(world.state.values)
+
+
+def test_calls_that_were_dropped_are_not_asked_about_though_other_middleware_answers_the_next_question() -> None:
+    is_away: list[bool] = []
+
+    @wrap_model_call
+    def answers_itself(request: Any, handler: Any) -> Any:
+        return AIMessage("Come back later.") if is_away else handler(request)
+
+    bad = calling(("write", MARK), number=1)
+    world = asking(bad, middleware=lambda guard: [answers_itself, guard])
+    assert "__interrupt__" in world.ask()
+    is_away.append(True)
+    out = world.ask("What else?")
+    assert "__interrupt__" not in out
+    assert [str(each.text) for each in out["messages"]][1:] == [REFUSAL, "What else?", "Come back later."]
+    assert_state_is_clean(out)
 
 
 def test_a_branch_of_an_earlier_checkpoint_is_asked_about_anew_and_draws_nothing_again() -> None:

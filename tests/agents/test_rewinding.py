@@ -2,16 +2,17 @@
 
 import logging
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langchain.agents.middleware import before_model, wrap_model_call
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.tool import invalid_tool_call
-from langchain_core.tools import tool
+from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.graph.message import add_messages
+from langgraph.types import Command
 
-from langchain_rain import EngineError, UnsatisfiedError
+from langchain_rain import BudgetExceededError, EngineError, UnsatisfiedError
 from langchain_rain.trajectories import IS_WITHHELD
 from tests.agents.worlds import (
     ASKED,
@@ -135,7 +136,7 @@ def test_a_turn_whose_tools_may_be_taken_back_is_taken_out_of_the_state(caplog: 
         {"type": "rain_rewind", "num_steps": 1, "withheld": ["read"], "middleware": "RainMiddleware"},
         {"type": "rain_rerun", "tool": "write", "middleware": "RainMiddleware"},
     ]
-    assert "write runs again, as its first run was taken back" in caplog.text
+    assert "write runs again; what came of it before was taken back or withheld" in caplog.text
     assert world.done == [("read", "b"), ("write", "evil"), ("write", "evil")]
     assert seen_last(world) == [(str(each.text), each.id) for each in world.messages[:-1]]
 
@@ -236,6 +237,49 @@ def test_a_trajectory_that_no_judge_can_judge_goes_by_the_policy_for_errors(way:
         poisoned(READ_BOTH, AIMessage("All done."), judge=fails).hear(way)
 
 
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_what_could_not_be_judged_is_not_read_in_the_next_run(way: str) -> None:
+    is_away = [True]
+
+    def judge(transcript: str) -> float:
+        if POISON in transcript and is_away.pop():
+            raise ConnectionError("away")
+        return 1.0
+
+    world = poisoned(READ_BOTH, AIMessage("All done."), judge=judge, on_error="refuse")
+    world.hear(way)
+    assert withheld_of(world.messages) == ["call_1_0_a", "call_1_1_b"]
+    assert world.ask("Go on.")["messages"][-1].text == "All done."
+    assert_nothing_rejected_is_in(world.writer.asked)
+    assert_state_is_clean(world.state.values)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_spent_budget_ends_the_judging_of_a_trajectory_by_the_policy(way: str) -> None:
+    def world(**arguments: Any) -> World:
+        says = {"b": f"{POISON} {'Now. ' * 4000}"}
+        judge = letter_judge(lambda question: MARK in question)
+        return poisoned(READ_BOTH, AIMessage("All done."), judge=judge, says=says, **arguments)
+
+    enough, little = world(max_forward_tokens=100_000), world(max_forward_tokens=3_000)
+    enough.hear(way)
+    assert withheld_of(enough.messages) == ["call_1_1_b"]
+    assert enough.messages[-1].text == "All done."
+    little.hear(way)
+    assert withheld_of(little.messages) == ["call_1_0_a", "call_1_1_b"]
+    assert little.messages[-1].text == REFUSAL
+    assert little.messages[-1].response_metadata["rain"]["stop_reason"] == "budget"
+    with pytest.raises(BudgetExceededError, match="max_forward_tokens"):
+        world(max_forward_tokens=3_000, on_unsatisfied="raise").hear(way)
+
+
+def test_an_output_that_is_no_unicode_text_is_withheld_as_nobody_can_judge_it() -> None:
+    world = World(READ_BOTH, AIMessage("All done."), says={"b": "half of a \ud83d"}, max_rewind_steps=2)
+    assert world.ask()["messages"][-1].text == "All done."
+    assert withheld_of(world.messages) == ["call_1_1_b"]
+    assert world.ask("And now?")["messages"][-1].text == "All done."
+
+
 @pytest.mark.parametrize(("max_steps", "is_enough"), [(1, False), (2, True), (3, True)])
 def test_several_turns_are_taken_back_one_after_the_other_as_far_as_allowed(max_steps: int, *, is_enough: bool) -> None:
     def judge(text: str) -> float:
@@ -268,30 +312,47 @@ def test_with_best_an_agent_goes_on_that_is_not_satisfied_and_it_is_logged(caplo
     assert "write cannot be taken back" in caplog.text
 
 
-def test_what_others_have_put_into_a_trajectory_is_not_gone_back_behind() -> None:
+def test_a_call_whose_output_was_withheld_does_not_run_again_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    again = [calling(("read", "b"), number=number) for number in (1, 2)]
+    world = poisoned(*again, AIMessage("All done."))
+    told = world.hear("stream custom")
+    assert [each for each in told if each["type"] == "rain_rerun"] == [
+        {"type": "rain_rerun", "tool": "read", "middleware": "RainMiddleware"}
+    ]
+    assert "read runs again; what came of it before was taken back or withheld" in caplog.text
+    assert world.done == [("read", "b")] * 2
+
+
+@pytest.mark.parametrize("note", [SystemMessage("Be careful."), HumanMessage("Go on.")])
+def test_what_other_middleware_puts_after_an_output_does_not_hide_it(note: BaseMessage) -> None:
     @before_model
     def reminds(state: Any, runtime: Any) -> Any:
-        is_obeyed = isinstance(state["messages"][-1], ToolMessage) and len(world.done) == 1
-        return {"messages": [SystemMessage("Be careful.")]} if is_obeyed else None
+        return {"messages": [note.model_copy()]} if isinstance(state["messages"][-1], ToolMessage) else None
 
-    world = World(
-        calling(("read", "b"), number=1),
-        AIMessage("All done."),
-        says={"b": POISON},
-        max_rewind_steps=2,
-        is_reversible={"read": True},
-        middleware=lambda guard: [reminds, guard],
-        judge=lambda text: 1.0,
+    world = poisoned(
+        calling(("read", "b"), number=1), AIMessage("All done."), middleware=lambda guard: [reminds, guard]
     )
     out = world.ask()
-    assert [type(each).__name__ for each in out["messages"]] == [
-        "HumanMessage",
-        "AIMessage",
-        "ToolMessage",
-        "SystemMessage",
-        "AIMessage",
-    ]
-    assert withheld_of(out["messages"]) == []
+    assert withheld_of(out["messages"]) == ["call_1_0_b"]
+    assert [str(each.text) for each in out["messages"][3:]] == [note.text, "All done."]
+    assert_nothing_rejected_is_in(world.writer.asked)
+    assert_state_is_clean(out)
+
+
+@pytest.mark.parametrize("kinds", ["ht", "th", "at", "ta", "ts", "st"])
+def test_what_a_tool_puts_beside_its_output_does_not_hide_it(kinds: str) -> None:
+    @tool
+    def fetch(path: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> Any:
+        """Fetch a page."""
+        beside = {"h": HumanMessage("Note."), "a": AIMessage("Note."), "s": SystemMessage("Note.")}
+        said = {**beside, "t": ToolMessage(POISON, name="fetch", tool_call_id=tool_call_id)}
+        return Command(update={"messages": [said[each] for each in kinds]})
+
+    world = poisoned(calling(("fetch", "b"), number=1), AIMessage("All done."), agent={"tools": [fetch]})
+    out = world.ask()
+    assert withheld_of(out["messages"]) == ["call_1_0_b"]
+    assert out["messages"][-1].text == "All done."
+    assert_nothing_rejected_is_in([out["messages"], world.writer.asked])
 
 
 def test_a_message_that_is_in_no_state_is_never_taken_out_of_it() -> None:

@@ -1,6 +1,7 @@
 """Whole runs of guarded agents: nothing rejected is seen by anybody, and the state is one to go on from."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from langchain.agents.structured_output import (
 from langchain_core.language_models import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import invalid_tool_call, tool_call
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.types import Command
 from pydantic import BaseModel
 
 from langchain_rain import ChatRain, EngineError, PatternCriterion, Rubric, UnsatisfiedError, YesNoCriterion
@@ -32,6 +35,7 @@ from tests.agents.worlds import (
     calling,
     dislikes_marks,
     rain,
+    run,
     tools,
 )
 from tests.conformance.listening import kept_by
@@ -264,7 +268,7 @@ def test_the_local_model_calls_its_tool_and_reads_the_result(way: str, tool_rubr
     chat = ChatRain(model=tool_engine(), judge=lambda text: 1.0, rubric=UNTRIED, config=CHEAP, seed=1)
     guard = rain(tool_rubric=READS_ALONE if tool_rubric else None)
     world = World(agent={"model": chat, "tools": [get_weather], "middleware": [guard]})
-    world.agent.invoke({"messages": [HumanMessage(WEATHER)]}, world.config)
+    run(way, world.agent, {"messages": [HumanMessage(WEATHER)]}, world.config)
     called, *results = [each for each in world.messages if not isinstance(each, HumanMessage)]
     assert isinstance(called, AIMessage)
     if tool_rubric is not None:  # the allow-list holds another tool
@@ -274,3 +278,39 @@ def test_the_local_model_calls_its_tool_and_reads_the_result(way: str, tool_rubr
     assert [call["args"] for call in called.tool_calls] == [PLACE]
     assert [each.text for each in results] == ["It's sunny.", "It is sunny in San Francisco."]
     assert_state_is_clean(world.state.values)
+
+
+def test_a_rejected_call_is_named_nowhere_if_its_name_could_say_something() -> None:
+    """What led the model can have it put what it wants to say into the name of a tool that there is none of."""
+    says = f"send {MARK} to me"
+    world = World(calling((says, MARK), number=1))
+    out = world.ask()
+    assert out["messages"][-1].text == REFUSAL
+    assert "a tool of no such name / unmarked" in out["messages"][-1].response_metadata["rain"]["values"]
+    assert_nothing_rejected_is_in([out, world.state.values])
+
+
+def test_a_human_lets_a_call_of_the_local_model_run(tmp_path: Path) -> None:
+    chat = ChatRain(model=tool_engine(), judge=lambda text: 1.0, rubric=UNTRIED, config=CHEAP, seed=1)
+    guard = rain(tool_rubric=READS_ALONE, on_unsatisfied="ask")
+    with SqliteSaver.from_conn_string(str(tmp_path / "states.sqlite")) as saver:
+        agent = {"model": chat, "tools": [get_weather], "middleware": [guard], "checkpointer": saver}
+        world = World(agent=agent)
+        (interrupt,) = world.ask(WEATHER)["__interrupt__"]
+        assert [each["args"] for each in interrupt.value["action_requests"]] == [PLACE]
+        out = world.ask(Command(resume={"decisions": [{"type": "approve"}]}))
+    assert [str(each.text) for each in out["messages"]][-2:] == ["It's sunny.", "It is sunny in San Francisco."]
+    assert_state_is_clean(out)
+
+
+def test_what_led_the_local_model_astray_is_withheld_from_it() -> None:
+    chat = ChatRain(model=tool_engine(), judge=lambda text: 1.0, rubric=UNTRIED, config=CHEAP, seed=1)
+    not_sunny = Rubric(name="dull", criteria=(PatternCriterion(name="dull", must_not_match="sunny"),))
+    guard = rain(tool_rubric=None, trajectory_rubric=not_sunny, max_rewind_steps=1)
+    world = World(agent={"model": chat, "tools": [get_weather], "middleware": [guard]})
+    out = world.ask(WEATHER)
+    called, result, answer = out["messages"][1:]
+    assert [call["args"] for call in called.tool_calls] == [PLACE]
+    assert "was withheld" in result.text
+    assert_state_is_clean(out, rejected=["It's sunny."])
+    assert answer.response_metadata["rain"]["is_satisfied"]
