@@ -89,7 +89,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         ),
     ] = None,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Instead of strategies, RAIN with one part changed at a time, of --preset or of all.")
+        bool,
+        typer.Option("--ablate", help="Instead of strategies, RAIN with one part changed at a time; see --preset too."),
     ] = False,
     equal_budget: Annotated[
         bool, typer.Option(help="Every strategy may take the token positions that the last one took for a case.")
