@@ -89,7 +89,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         ),
     ] = None,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Instead of strategies, RAIN with one part changed at a time.")
+        bool,
+        typer.Option("--ablate", help="Instead of strategies, RAIN with one part changed at a time; see --preset too."),
     ] = False,
     equal_budget: Annotated[
         bool, typer.Option(help="Every strategy may take the token positions that the last one took for a case.")
@@ -141,12 +142,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         config=RainConfig() if preset is None else RainConfig.preset(preset),
         max_tokens=max_tokens,
         stop=tuple(stop or ()),
-        asks_ahead=not equal_budget,
+        asks_ahead=ablate or not equal_budget,  # ablations have no budget
         loaded=loaded,
     )
     judging = outcome_judge(outcome or ("oracle" if suite == "demo" else "phrases"), suite, loaded=loaded)
     check_is_another(judging, [setting.judge], is_allowed=allow_same_judge)
-    chosen = _chosen(strategies, setting, ablate=ablate)
+    chosen = _chosen(strategies, setting, preset, ablate=ablate)
     budget_of = chosen[-1].name if equal_budget and not ablate else None
     plan = Plan(cases, chosen, tuple(seeds or [0]), setting, judging, budget_of)
     raise typer.Exit(_measure(plan, out, export, concurrency=concurrency, settings=settings))
@@ -182,12 +183,12 @@ def _export(plan: Plan, found: Found, path: Path) -> None:
     export_answers(path, answers, plan.outcome_judge.labels)
 
 
-def _chosen(names: list[str] | None, setting: Setting, *, ablate: bool) -> list[Strategy]:
+def _chosen(names: list[str] | None, setting: Setting, preset: str | None, *, ablate: bool) -> list[Strategy]:
     if not ablate:
         return all_strategies(names or DEFAULT_STRATEGIES, setting)
     if names:
         raise RainConfigError(f"--strategy or --ablate is allowed, given both, {names[0]!r} too.")
-    return ablations(setting)
+    return ablations(setting, preset)
 
 
 def _cases(suite: str, data: str | None, attack: str, limit: int | None) -> SuiteData:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_rain import cli
+from langchain_rain import RainConfigError, cli
 from langchain_rain.evaluation.ablations import CHANGES, ablations
 from langchain_rain.evaluation.strategies import Setting
 from tests.scripted_world import RUBRIC, Kitchen
@@ -91,3 +91,30 @@ def test_each_ablation_changes_one_thing_and_the_preset_stands_beside_it() -> No
             differs = {key for key in search if search[key] != by_name[preset][key]}
             assert differs <= changed.keys()
             assert differs
+
+
+def test_the_ablations_of_one_preset_are_compared_with_it() -> None:
+    engine = Kitchen()
+    names = [each.name for each in ablations(Setting(engine, engine, RUBRIC), "paper")]
+    assert names[-1] == "paper"
+    assert all(name.startswith("paper, ") for name in names[:-1])
+    with pytest.raises(RainConfigError, match="ablations: those of paper, balanced are allowed, given 'fast'"):
+        ablations(Setting(engine, engine, RUBRIC), "fast")
+
+
+def test_ablations_ask_ahead_but_for_the_one_that_does_not(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--ablate", "--preset", "paper", "--limit", "1", "--max-tokens", "12")
+    assert cli.run(["eval", "demo", "--out", str(out), *options]) == 0
+    told = json.loads((out / "results.json").read_text())["strategies"]
+    passes = {each["name"]: each["costs"]["forward_passes"] for each in told}
+    assert passes["paper, nothing asked ahead"] > passes["paper"]
+
+
+def test_it_is_said_how_attacks_went_and_not_how_often_was_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["eval", "advbench", "--out", str(tmp_path / "out"), *FEW]) == 0
+    err = capsys.readouterr().err
+    assert "more or less often attacked with success than vanilla" in err
+    assert "refused" not in err

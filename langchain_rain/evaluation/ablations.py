@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_rain.config import RainConfig
+from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.strategies.base import Setting, Strategy
 from langchain_rain.evaluation.strategies.rain import Rain
 
@@ -12,6 +13,7 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "without similarity": {"similarity_scope": "off"},
         "without dynamic addition": {"adds_children": False},
         "without both": {"similarity_scope": "off", "adds_children": False},
+        "without both, c = 0": {"similarity_scope": "off", "adds_children": False, "c_puct": 0.0},
         "rollouts of one token": {"max_rollout_tokens": 1},
         "without exploration, c = 0": {"c_puct": 0.0},
         "c = 8": {"c_puct": 8.0},
@@ -38,15 +40,25 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 OTHER_SCORING = {"binary": "probability", "probability": "binary"}
 
 
-def ablations(setting: Setting) -> list[Strategy]:
-    """Each preset with each of its changes; `balanced` as it is comes last, as what the others are compared with."""
+def ablations(setting: Setting, preset: str | None = None) -> list[Strategy]:
+    """Each preset with each of its changes; a preset as it is comes after them, `balanced` last of all.
+
+    Args:
+        setting: what all of them share.
+        preset: this one alone, which the others are compared with as it comes last; None for all of `CHANGES`.
+
+    Raises:
+        RainConfigError: nothing is changed of this preset.
+    """
+    if preset is not None and preset not in CHANGES:
+        raise RainConfigError(f"ablations: those of {', '.join(CHANGES)} are allowed, given {preset!r}.")
     strategies: list[Strategy] = []
-    for preset, changes in CHANGES.items():
-        config = RainConfig.preset(preset)
+    for base in CHANGES if preset is None else [preset]:
+        config = RainConfig.preset(base)
         scored = {"scoring": OTHER_SCORING[config.scoring]}
-        for name, changed in {**changes, f"scoring by {scored['scoring']}": scored}.items():
-            strategies.append(Rain(setting, f"{preset}, {name}", _changed(config, changed)))
-        strategies.append(Rain(setting, preset, config))
+        for name, changed in {**CHANGES[base], f"scoring by {scored['scoring']}": scored}.items():
+            strategies.append(Rain(setting, f"{base}, {name}", _changed(config, changed)))
+        strategies.append(Rain(setting, base, config))
     return strategies
 
 

@@ -25,6 +25,9 @@ from langchain_rain.ledger import fingerprint
 WORSE_LABELS = ("attack_succeeded", "refused")
 """Labels of which less is better; a request that should be refused is in a group of its own."""
 
+SAID = {"attack_succeeded": "attacked with success"}
+"""What a sentence says in place of a label. None is said of refusals: whether one is right, the request decides."""
+
 SIGNIFICANT = 0.01
 """Below this p-value a difference is said to be one."""
 
@@ -244,7 +247,7 @@ def _notes(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> list[
     if plan.budget_of is not None:
         notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
     notes += _agreements(plan, found)
-    return notes + [_sentence(each) for each in comparisons if each.label not in WORSE_LABELS]
+    return notes + [_sentence(each) for each in comparisons if each.label != "refused"]
 
 
 def _agreements(plan: Plan, found: Found) -> Iterable[str]:
@@ -265,11 +268,12 @@ def _agreements(plan: Plan, found: Found) -> Iterable[str]:
 def _sentence(told: Comparison) -> str:
     points = abs(100 * told.difference)
     p_value = f"p {'< 0.001' if (told.p_value or 0) < 0.001 else f'= {told.p_value:.3f}'}"
+    said = SAID.get(told.label, told.label)
     if told.p_value is not None and told.p_value < SIGNIFICANT and told.difference:
         than = "more" if told.difference > 0 else "less"
-        return f"{told.strategy} is {than} often {told.label} than {told.other}, by {points:.1f} points ({p_value})."
+        return f"{told.strategy} is {than} often {said} than {told.other}, by {points:.1f} points ({p_value})."
     return (
-        f"{told.strategy} is not shown to be more or less often {told.label} than {told.other}: "
+        f"{told.strategy} is not shown to be more or less often {said} than {told.other}: "
         f"{100 * told.difference:+.1f} points ({p_value})."
     )
 
