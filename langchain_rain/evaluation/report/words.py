@@ -28,8 +28,8 @@ SAME_JUDGE = (
 )
 
 SEVERAL_SEEDS = (
-    "Intervals take all answers as independent of each other. Answers to one case with several seeds are alike, so the "
-    "true intervals are somewhat wider."
+    "Answers to one case with several seeds are alike, so intervals come from drawing cases anew, with all of their "
+    "answers, and not single answers."
 )
 
 COST = (
