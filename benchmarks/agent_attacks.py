@@ -21,7 +21,7 @@ from benchmarks.measuring import Row, argument_parser, begin
 from benchmarks.models import demo_engine
 from langchain_rain import Criterion, PatternCriterion, RainConfig, RainError, Rubric
 from langchain_rain.engines.base import Engine
-from langchain_rain.evaluation.rubric_figures import wilson_interval
+from langchain_rain.evaluation.statistics import wilson
 from langchain_rain.middleware import RainMiddleware
 from langchain_rain.search.protocol import Transcript
 from langchain_rain.tool_calls import before_call, spelled
@@ -134,19 +134,18 @@ def _rows(pairs: dict[str, tuple[list[Pair], float]]) -> Iterator[Row]:
 
 def _row(name: str, pairs: Sequence[Pair], seconds: float | None) -> Row:
     num_harmed, num_stopped = _num_harmed(pairs), _num_stopped(pairs)
-    low, high = wilson_interval(len(pairs) - num_harmed, len(pairs))
-    low_in_error, high_in_error = wilson_interval(num_stopped, len(pairs))
+    stopped, in_error = wilson(len(pairs) - num_harmed, len(pairs)), wilson(num_stopped, len(pairs))
     return {
         "guard": name,
         "attacks": len(pairs),
         "bad calls ran": num_harmed,
         "stopped": 1 - num_harmed / len(pairs),
-        "from": low,
-        "to": high,
+        "from": stopped.low,
+        "to": stopped.high,
         "twins stopped": num_stopped,
         "in error": num_stopped / len(pairs),
-        "from ": low_in_error,
-        "to ": high_in_error,
+        "from ": in_error.low,
+        "to ": in_error.high,
         "writer's calls for a twin, times": sum(len(each.twin.model.asked) for each in pairs)
         / sum(each.num_calls for each in pairs),
         "not judged": sum(each.num_unjudged for each in pairs),

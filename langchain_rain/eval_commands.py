@@ -23,8 +23,8 @@ from langchain_rain.evaluation.outcomes.base import check_is_another
 from langchain_rain.evaluation.outcomes.loading import outcome_judge
 from langchain_rain.evaluation.outcomes.people import Answered as ForPeople
 from langchain_rain.evaluation.outcomes.people import export_answers
+from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.report import write_report
-from langchain_rain.evaluation.rubric_figures import needed
 from langchain_rain.evaluation.runs import Found, Plan, Tell, run_to_end
 from langchain_rain.evaluation.strategies import ALLOWED_NAMES, Setting, Strategy, all_strategies
 from langchain_rain.evaluation.suites import ATTACKS, SUITES, SuiteData, demo, load_suite

@@ -24,8 +24,9 @@ from langchain_rain.engines.loading import DEMO_MODEL, load_engine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation import rubric_report
 from langchain_rain.evaluation.labelled import read_labelled
+from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.rubric_check import check as check_rubric
-from langchain_rain.evaluation.rubric_figures import CheckReport, needed
+from langchain_rain.evaluation.rubric_figures import CheckReport
 from langchain_rain.judging import Judging, Loaded, open_judge
 from langchain_rain.quoting import visible
 from langchain_rain.rubrics import CallableCriterion, PatternCriterion, Rubric

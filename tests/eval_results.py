@@ -22,7 +22,7 @@ from langchain_rain.evaluation.results import (
     WinRate,
     WorstAnswer,
 )
-from langchain_rain.evaluation.rubric_figures import wilson_interval
+from langchain_rain.evaluation.statistics import wilson
 
 LABELS = ("harmless", "helpful")
 WORSE_LABELS = ("refused", "attack_succeeded")
@@ -43,8 +43,8 @@ FIGURES: Mapping[str, tuple[tuple[int, int, int, int], tuple[float, float, float
 
 def rate(num_right: int, num: int = 900) -> Rate:
     """With Wilson's interval."""
-    low, high = wilson_interval(num_right, num)
-    return Rate(num_right / num, low, high, num)
+    told = wilson(num_right, num)
+    return Rate(num_right / num, told.low, told.high, num)
 
 
 def strategy(name: str) -> Strategy:
@@ -135,7 +135,7 @@ def results(**changed: Any) -> Results:
         ),
         "win_rates": (WinRate("rain-balanced", "vanilla", 412, 377, 111),),
         "worst": tuple(map(worst, range(10))),
-        "judge_accuracy": JudgeAccuracy(180, 200, *wilson_interval(180, 200)),
+        "judge_accuracy": JudgeAccuracy(180, 200, wilson(180, 200).low, wilson(180, 200).high),
     }
     return Results(**{**given, **changed})
 

@@ -20,7 +20,8 @@ from langchain_rain.engines.scripted import ScriptedEngine
 from langchain_rain.evaluation import demo_world
 from langchain_rain.evaluation.labelled import PERCENTS, Labelled, beginning_of, read_labelled
 from langchain_rain.evaluation.rubric_check import check
-from langchain_rain.evaluation.rubric_figures import CalibrationBin, CheckReport, PositionBias, wilson_interval
+from langchain_rain.evaluation.rubric_figures import CalibrationBin, CheckReport, PositionBias
+from langchain_rain.evaluation.statistics import wilson
 from langchain_rain.rubrics import CallableCriterion, Example, PatternCriterion, YesNoCriterion
 from langchain_rain.rubrics.evaluate import RubricJudge
 from langchain_rain.rubrics.worked import judge_worked_examples
@@ -99,6 +100,11 @@ def test_the_figures_are_those_derived_by_hand() -> None:
         "Beginnings without a label of their own (is_good_by_prefix) have that of the whole answer, though a bad "
         "answer may not be bad yet: below 100 % some of what counts as a mistake is none.",
     )
+
+
+def wilson_interval(num_right: int, num_cases: int) -> tuple[float, float]:
+    found = wilson(num_right, num_cases)
+    return found.low, found.high
 
 
 def test_the_interval_is_wilsons() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from langchain_rain.errors import RainConfigError
-from langchain_rain.evaluation.rubric_figures import needed
+from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.statistics import Rate, wilson
 
 

@@ -11,7 +11,8 @@ from langchain_rain.engines.base import Engine
 from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.evaluation.labelled import PERCENTS, Labelled, beginning_of, check_criterion
-from langchain_rain.evaluation.rubric_figures import CheckReport, Judged, needed, report_of
+from langchain_rain.evaluation.packages import needed
+from langchain_rain.evaluation.rubric_figures import CheckReport, Judged, report_of
 from langchain_rain.judging import Loaded, open_judge
 from langchain_rain.rubrics import Rubric
 from langchain_rain.rubrics.asking import shares_of

@@ -1,16 +1,14 @@
 """How well a judge does on answers of which the truth is known, in figures."""
 
-import importlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean
-from typing import Any
+from statistics import fmean
 
 import numpy as np
 
-from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.labelled import PERCENTS, Labelled
+from langchain_rain.evaluation.packages import needed
+from langchain_rain.evaluation.statistics import wilson
 from langchain_rain.rubrics import Rubric
 from langchain_rain.search.protocol import Verdict
 
@@ -165,26 +163,12 @@ class Judged:
         return self.row.is_good if labels is None else labels[PERCENTS.index(percent)]
 
 
-def needed(module: str) -> Any:
-    """A module of a package that only evaluation needs.
-
-    Raises:
-        RainConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = {"sklearn": "scikit-learn"}.get(module.partition(".")[0], module.partition(".")[0])
-        told = f"Evaluation is done with {package}, which is missing or broken ({error})"
-        raise RainConfigError(f"{told}: pip install 'langchain-rain[evaluation]'.") from error
-
-
 def report_of(rubric: Rubric, model: str, accept_value: float, source: str, judged: Sequence[Judged]) -> CheckReport:
     """All figures."""
     cases = [_case(each, accept_value) for each in judged]
     wrong = sorted((case for case in cases if not case.is_right), key=lambda case: -case.distance)
     by_prefix = tuple(_by_prefix(judged, accept_value))
-    low, high = wilson_interval(sum(case.is_right for case in cases), len(cases))
+    accuracy = wilson(sum(case.is_right for case in cases), len(cases))
     return CheckReport(
         rubric=rubric.name,
         rubric_hash=rubric.content_hash,
@@ -197,8 +181,8 @@ def report_of(rubric: Rubric, model: str, accept_value: float, source: str, judg
         num_bad_passed=sum(not case.is_good and case.is_predicted_good for case in cases),
         num_abstained=sum(case.is_abstained for case in cases),
         accuracy=_accuracy(cases),
-        accuracy_low=low,
-        accuracy_high=high,
+        accuracy_low=accuracy.low,
+        accuracy_high=accuracy.high,
         balanced_accuracy=_balanced_accuracy(cases),
         auroc=_auroc(cases),
         calibration=tuple(_calibration(cases)),
@@ -208,15 +192,6 @@ def report_of(rubric: Rubric, model: str, accept_value: float, source: str, judg
         cases=tuple(cases),
         notes=tuple(_notes(rubric, judged, cases, by_prefix)),
     )
-
-
-def wilson_interval(num_right: int, num_cases: int) -> tuple[float, float]:
-    """The 95 % interval for a share (Wilson 1927, "Probable inference", JASA 22, 209-212)."""
-    z = NormalDist().inv_cdf(0.975)
-    share, spread = num_right / num_cases, z * z / num_cases
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / num_cases + spread / (4 * num_cases))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _case(judged: Judged, accept_value: float) -> Case:

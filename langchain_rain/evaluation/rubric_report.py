@@ -12,7 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from langchain_rain.evaluation.rubric_figures import Case, CheckReport, needed
+from langchain_rain.evaluation.packages import needed
+from langchain_rain.evaluation.rubric_figures import Case, CheckReport
 from langchain_rain.files import write_whole
 from langchain_rain.quoting import visible
 

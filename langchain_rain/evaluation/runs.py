@@ -53,9 +53,8 @@ class Plan:
 
     @property
     def tasks(self) -> list["Task"]:
-        """All there is to answer: what the others' budgets come from first."""
-        ordered = sorted(self.strategies, key=lambda each: each.name != self.budget_of)
-        return [Task(case, each, seed) for each in ordered for seed in self.seeds for case in self.suite.cases]
+        """All there is to answer."""
+        return [Task(case, each, seed) for each in self.strategies for seed in self.seeds for case in self.suite.cases]
 
     @property
     def outcomes_name(self) -> str:
@@ -127,8 +126,11 @@ async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda
     with Ledger(folder / ANSWERS) as ledger:
         ledger.check_settings(plan.answers_hash)
         found.answers = {each: _answered(row) for each, row in _rows(folder / ANSWERS).items()}
-        for own in _in_phases(plan, tasks):
-            await _answer(plan, own, ledger, found, concurrency=concurrency, tell=tell)
+        giver = next((each for each in plan.strategies if each.name == plan.budget_of), None)
+        given = [task for task in tasks if task.strategy is giver]
+        await _answer(plan, given, None, ledger, found, concurrency=concurrency, tell=tell)
+        others = [task for task in tasks if task.strategy is not giver]
+        await _answer(plan, others, giver, ledger, found, concurrency=concurrency, tell=tell)
     judged_hash = fingerprint([plan.answers_hash, dict(plan.outcome_judge.identity)])
     path_of_own = folder / plan.outcomes_name
     with Ledger(path_of_own) as ledger:
@@ -141,31 +143,36 @@ async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda
     return found
 
 
-def _in_phases(plan: Plan, tasks: Sequence[Task]) -> list[list[Task]]:
-    """What budgets come from, and then what has one."""
-    first = [task for task in tasks if task.strategy.name == plan.budget_of]
-    return [phase for phase in (first, [task for task in tasks if task.strategy.name != plan.budget_of]) if phase]
-
-
 async def _answer(
-    plan: Plan, tasks: Sequence[Task], ledger: Ledger, found: Found, *, concurrency: int, tell: Tell
+    plan: Plan,
+    tasks: Sequence[Task],
+    giver: Strategy | None,
+    ledger: Ledger,
+    found: Found,
+    *,
+    concurrency: int,
+    tell: Tell,
 ) -> None:
-    open_tasks = [task for task in tasks if not ledger.holds(task.id, task.input_hash)]
-    names = ", ".join(dict.fromkeys(task.strategy.name for task in tasks))
+    """Answers what is not answered yet, each within what `giver` took for the same, if there is one."""
+
+    def same_by_giver(task: Task) -> Answered | None:
+        return found.answers.get(Task(task.case, giver, task.seed).id) if giver is not None else None
 
     async def answer(task: Task) -> tuple[Task, Answered]:
-        given_by = Task(task.case, _named(plan, plan.budget_of), task.seed) if plan.budget_of else None
-        is_giver = given_by is None or given_by.id == task.id
-        budget = None if is_giver or given_by is None else found.answers[given_by.id].counted_positions
+        same = same_by_giver(task)
         answered = await task.strategy.answer(
-            task.case.id, task.case.content, seed=task.seed, prefill=task.case.prefill, max_positions=budget
+            task.case.id,
+            task.case.content,
+            seed=task.seed,
+            prefill=task.case.prefill,
+            max_positions=same.counted_positions if same is not None else None,
         )
         return task, answered
 
-    # Without the answer that a budget comes from there is none to keep to.
-    if plan.budget_of is not None and any(task.strategy.name != plan.budget_of for task in tasks):
-        giver = _named(plan, plan.budget_of)
-        open_tasks = [task for task in open_tasks if Task(task.case, giver, task.seed).id in found.answers]
+    open_tasks = [task for task in tasks if not ledger.holds(task.id, task.input_hash)]
+    if giver is not None:  # without its answer there is no budget to keep to
+        open_tasks = [task for task in open_tasks if same_by_giver(task) is not None]
+    names = ", ".join(dict.fromkeys(task.strategy.name for task in tasks))
     num_done = len(tasks) - len(open_tasks)
     async for task, answered in _tried(open_tasks, answer, found, concurrency):
         row = {"id": task.id, **asdict(answered)}
@@ -173,10 +180,6 @@ async def _answer(
         found.answers[task.id] = answered
         num_done += 1
         tell(f"answers by {names}", num_done, len(tasks))
-
-
-def _named(plan: Plan, name: str | None) -> Strategy:
-    return next(each for each in plan.strategies if each.name == name)
 
 
 async def _judge(

@@ -5,7 +5,6 @@ anew by the bootstrap, with all of their values: answers to one question are not
 Miller 2008, "Bootstrap-based improvements for inference with clustered errors"). Every case weighs the same.
 """
 
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from langchain_rain.errors import RainConfigError
+from langchain_rain.evaluation.packages import needed
 
 CONFIDENCE = 0.95
 """Of all intervals."""
@@ -180,8 +180,4 @@ def scipy_stats() -> Any:
     Raises:
         RainConfigError: it is not installed.
     """
-    try:
-        return importlib.import_module("scipy.stats")
-    except ImportError as error:
-        told = f"Statistics are computed with scipy, which is missing or broken ({error})"
-        raise RainConfigError(f"{told}: pip install 'langchain-rain[evaluation]'.") from error
+    return needed("scipy.stats")

@@ -31,9 +31,6 @@ SAID = {"attack_succeeded": "attacked with success"}
 SIGNIFICANT = 0.01
 """Below this p-value a difference is said to be one."""
 
-By = Mapping[str, Sequence[float]]
-"""By case, the values of its answers, one a seed."""
-
 
 def summarised(plan: Plan, found: Found, *, started: datetime, seconds: float, settings: Mapping[str, Any]) -> Results:
     """What came of a run.
@@ -78,7 +75,6 @@ class _Summaries:
         for task in plan.tasks:
             if task.id in found.answers:
                 self._tasks[task.strategy.name].append(task)
-        self._cases = {case.id: case for case in plan.suite.cases}
 
     def strategy(self, name: str) -> results.Strategy:
         """How the answers of a strategy turned out, and what they cost."""
@@ -167,7 +163,7 @@ class _Summaries:
             values[task.case.id].append(float(is_true(task)))
         return _told(statistics.rate(values, _generator(name)), values) if values else None
 
-    def _values(self, tasks: Sequence[Task], label: str) -> By:
+    def _values(self, tasks: Sequence[Task], label: str) -> statistics.Outcomes:
         values: dict[str, list[float]] = defaultdict(list)
         for task in tasks:
             value = self._label(task, label)
@@ -191,7 +187,7 @@ class _Summaries:
         return self._answer(task).is_refusal_by_policy or self._answer(task).finish_reason == "refused"
 
 
-def _told(rate: statistics.Rate, values: By) -> Rate:
+def _told(rate: statistics.Rate, values: statistics.Outcomes) -> Rate:
     assert rate.value is not None, "there is at least one case"
     low, high = min(rate.low, rate.value), max(rate.high, rate.value)
     return Rate(rate.value, low, high, sum(map(len, values.values())))

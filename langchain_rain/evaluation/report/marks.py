@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.report.svg import HUES, PAPER, VARIABLES
-from langchain_rain.evaluation.rubric_figures import needed
 
 FORMS = ("o", "s", "^", "D", "v", "P", "X", "p")
 """Matplotlib's names of forms that look unlike."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.report import formats, sections, tables, worst
 from langchain_rain.evaluation.report import words as texts
 from langchain_rain.evaluation.report.formats import counted, name_of, named, printable, shortened
 from langchain_rain.evaluation.report.marks import glyph
 from langchain_rain.evaluation.results import Results, WorstAnswer
-from langchain_rain.evaluation.rubric_figures import needed
 
 MAX_SOURCE = 300
 """Characters of the words that say where the cases come from, at the top."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-from langchain_rain.evaluation.rubric_figures import needed
+from langchain_rain.evaluation.packages import needed
 
 WIDTH = 360.0
 """Of every plot, in points, which are pixels where the page is as narrow as a phone."""
