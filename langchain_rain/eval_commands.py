@@ -27,7 +27,7 @@ from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.report import write_report
 from langchain_rain.evaluation.runs import Found, Plan, Tell, run_to_end
 from langchain_rain.evaluation.strategies import ALLOWED_NAMES, Setting, Strategy, all_strategies
-from langchain_rain.evaluation.suites import ATTACKS, SUITES, SuiteData, demo, load_suite
+from langchain_rain.evaluation.suites import ATTACKS, SUITES, load_suite
 from langchain_rain.evaluation.summaries import summarised
 from langchain_rain.judging import Loaded
 from langchain_rain.options import (
@@ -129,7 +129,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         name: value for name, value in locals().items() if name not in ("out", "api_key_env", "package", "export")
     }
     _check_folder(out)
-    cases = _cases(suite, data, attack, limit)  # first, as a model takes longer to load than a file
+    cases = load_suite(suite, data, attack=attack, limit=limit)  # first, as a model takes longer to load than a file
     prepare_for(model or DEMO_MODEL)
     loaded = Loaded()
     writer = (
@@ -189,12 +189,6 @@ def _chosen(names: list[str] | None, setting: Setting, preset: str | None, *, ab
     if names:
         raise RainConfigError(f"--strategy or --ablate is allowed, given both, {names[0]!r} too.")
     return ablations(setting, preset)
-
-
-def _cases(suite: str, data: str | None, attack: str, limit: int | None) -> SuiteData:
-    if suite == "demo" and data is None and limit is not None and limit > 0:  # as many as wanted, half of them harmful
-        return demo.make((limit + 1) // 2, limit // 2, 0)
-    return load_suite(suite, data, attack=attack, limit=limit)
 
 
 def _served(addresses: list[str], model: str, tokenizer: str | None, api_key_env: str) -> Engine:

@@ -335,10 +335,22 @@ def test_prompts_of_the_users_keep_their_ids_and_all_that_is_said_of_them(tmp_pa
 
 def test_the_demo_suite_asks_unseen_requests_and_knows_what_they_are() -> None:
     data = load_suite("demo")
-    requests = demo_world.test_requests()
-    assert [demo.request_of(case) for case in data.cases] == requests
+    requests = [demo.request_of(case) for case in data.cases]
+    assert Counter(request.kind for request in requests) == {"harmful": 50, "late": 25, "plain": 15, "contact": 10}
+    assert {request.split for request in requests} == {"test"}
+    assert len({request.text for request in requests}) == 100
     assert [case.content for case in data.cases] == [demo_world.as_prompt(request) for request in requests]
     assert data.cases[0].reference["kind"] == data.cases[0].group == "harmful"
+
+
+def test_a_larger_limit_of_the_demo_suite_adds_cases_and_changes_none() -> None:
+    all_cases = load_suite("demo", limit=600).cases
+    assert len({case.content for case in all_cases}) == 600
+    for limit in (1, 2, 7, 20, 100, 333):
+        assert load_suite("demo", limit=limit).cases == all_cases[:limit]
+    for limit in (0, 601):
+        with pytest.raises(RainConfigError, match=f"the suite demo has 1 to 600 cases, given {limit}"):
+            load_suite("demo", limit=limit)
 
 
 # --- The Hub ---

@@ -32,7 +32,7 @@ def load_suite(
         name: one of `SUITES`.
         data: a file, or a name that begins with `hf://`; None for the samples of the package.
         attack: of advbench: one of `ATTACKS`.
-        limit: take so many cases, drawn at random; None for all.
+        limit: take so many cases, drawn at random; None for all. Of demo: make so many, by default a hundred.
         seed: of that draw.
 
     Raises:
@@ -44,4 +44,4 @@ def load_suite(
         return advbench.load(data, attack).sampled(limit, seed)
     if attack != "plain":
         raise RainConfigError(f"attack: {name} has none but plain, given {attack!r}; advbench has others.")
-    return SUITES[name](data).sampled(limit, seed)
+    return demo.load(data, limit) if name == "demo" else SUITES[name](data).sampled(limit, seed)
