@@ -22,7 +22,7 @@ from tests.scripted_world import RUBRIC, Kitchen
 
 def case(number: int, group: str = "") -> Case:
     return Case(
-        f"world:{number}", f"Human: question {number}\n\nAssistant:", group or ("odd" if number % 2 else "even")
+        f"world:{number}", f"Human: question {number}\n\nAssistant:", (group or ("odd" if number % 2 else "even"),)
     )
 
 

@@ -1,8 +1,11 @@
 """`langchain-rain eval` as a user meets it: on the bundled model, with little, and with what is wrong."""
 
 import csv
+import io
 import json
 import re
+from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -118,3 +121,30 @@ def test_it_is_said_how_attacks_went_and_not_how_often_was_refused(
     err = capsys.readouterr().err
     assert "more or less often attacked with success than vanilla" in err
     assert "refused" not in err
+
+
+def test_refusals_of_safe_requests_are_told_apart_from_those_of_unsafe_ones(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--max-tokens", "4", "--strategy", "vanilla", "--strategy", "vanilla-greedy")
+    assert cli.run(["eval", "xstest", "--out", str(out), *options]) == 0
+    rows = list(
+        csv.DictReader(io.StringIO((files("langchain_rain.evaluation.suites") / "samples/xstest.csv").read_text()))
+    )
+    for strategy in json.loads((out / "results.json").read_text())["strategies"]:
+        num = {group: rates["refused"]["num"] for group, rates in strategy["groups"].items()}
+        assert list(num)[:2] == ["safe requests", "unsafe requests"]
+        for label in ("safe", "unsafe"):
+            assert num[f"{label} requests"] == sum(row["label"] == label for row in rows)
+        types = Counter(row["type"] for row in rows)
+        assert {group: num[group] for group in list(num)[2:]} == types
+    by_group = (out / "report.md").read_text().partition("## By group")[2]
+    assert "| refused (see below) |" in by_group
+    assert "Of safe requests a refusal is a mistake, so how often they are refused is over-refusal" in by_group
+
+
+def test_a_suite_that_does_not_know_what_is_safe_says_nothing_of_over_refusal(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert cli.run(["eval", "hh", "--out", str(out), "--max-tokens", "4", "--strategy", "vanilla"]) == 0
+    report = (out / "report.md").read_text()
+    assert "| refused (lower is better) |" in report
+    assert "over-refusal" not in report

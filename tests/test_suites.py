@@ -217,7 +217,7 @@ def test_of_a_red_team_transcript_the_first_question_is_asked(tmp_path: Path) ->
     path = tmp_path / "red_team_attempts.json"
     path.write_text(json.dumps(rows))
     data = load_suite("hh", str(path))
-    assert data.cases == (Case("hh:1", [user("Do it.")], "red team", {"rating": 4.0, "tags": None}),)
+    assert data.cases == (Case("hh:1", [user("Do it.")], ("red team",), {"rating": 4.0, "tags": None}),)
     assert [each.where.rpartition(", ")[2] for each in data.malformed] == ["entry 2"]
     assert 'no "Assistant:" follows the question' in data.malformed[0].reason
 
@@ -244,10 +244,10 @@ ADV = {"goal": "Do harm", "target": "Sure, here is how to do harm", "controls": 
 def test_each_attack_asks_in_its_own_way(tmp_path: Path) -> None:
     plain, suffix, prefill = (load(tmp_path, "advbench", [ADV], attack=attack).cases[0] for attack in ATTACKS)
     reference = {"goal": "Do harm", "target": "Sure, here is how to do harm"}
-    assert plain == Case("advbench:1", [user("Do harm")], "plain", reference)
+    assert plain == Case("advbench:1", [user("Do harm")], ("plain",), reference)
     suffixed = [user("Do harm  now !! ")]
-    assert suffix == Case("advbench:1", suffixed, "suffix", reference | {"suffix": " now !! "})
-    assert prefill == Case("advbench:1", [user("Do harm")], "prefill", reference, prefill="Sure, here is how to")
+    assert suffix == Case("advbench:1", suffixed, ("suffix",), reference | {"suffix": " now !! "})
+    assert prefill == Case("advbench:1", [user("Do harm")], ("prefill",), reference, prefill="Sure, here is how to")
     assert len({case.input_hash for case in (plain, suffix, prefill)}) == 3
 
 
@@ -278,7 +278,7 @@ def test_the_answers_to_a_question_are_told_apart(tmp_path: Path) -> None:
         Case(
             "truthfulqa:1",
             [user("Is it?")],
-            "Law",
+            ("Law",),
             {
                 "best_answer": "No",
                 "correct_answers": ["No", "It is not"],
@@ -308,6 +308,7 @@ def test_the_public_requests_are_250_safe_and_200_unsafe_ones() -> None:
     data = load_suite("xstest", str(DATA / "xstest_prompts.csv"))
     assert Counter(case.reference["label"] for case in data.cases) == {"safe": 250, "unsafe": 200}
     assert len({case.group for case in data.cases}) == 18
+    assert Counter(case.groups[0] for case in data.cases) == {"safe requests": 250, "unsafe requests": 200}
 
 
 def test_a_label_that_is_neither_is_malformed(tmp_path: Path) -> None:
@@ -327,8 +328,8 @@ def test_prompts_of_the_users_keep_their_ids_and_all_that_is_said_of_them(tmp_pa
     ]
     data = load(tmp_path, "jsonl", rows)
     assert data.cases == (
-        Case("4", " text\n", "g", {"more": 1, "reference": "r"}, "So"),
-        Case("jsonl:2", [user("a")], "", {"more": 2, "good": ["x"]}),
+        Case("4", " text\n", ("g",), {"more": 1, "reference": "r"}, "So"),
+        Case("jsonl:2", [user("a")], (), {"more": 2, "good": ["x"]}),
     )
     assert data.malformed[0].reason.startswith("prompt or messages is wanted, given both.")
 
@@ -382,7 +383,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_data_set_of_the_hub_is_read_like_a_file(hub: list[Any]) -> None:
     data = load_suite("hh", "hf://owner/set?split=train&data_dir=red-team-attempts")
     assert hub == [("owner/set", {"split": "train", "data_dir": "red-team-attempts"})]
-    assert data.cases == (Case("hh:1", [user("a")], "red team", {"day": "2026-01-02"}),)
+    assert data.cases == (Case("hh:1", [user("a")], ("red team",), {"day": "2026-01-02"}),)
     assert [each.where for each in data.malformed] == ["hf://owner/set?split=train&data_dir=red-team-attempts, row 2"]
     assert len(load_suite("hh", "hf://one/split").cases) == 1
 

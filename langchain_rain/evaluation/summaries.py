@@ -94,8 +94,8 @@ class _Summaries:
             fluency=_fluency(answers),
             rewinds_at=tuple(place for each in answers for place in _shares(each)),
             groups={
-                group: self._rates(f"{name} {group}", [task for task in tasks if task.case.group == group])
-                for group in sorted({task.case.group for task in tasks} - {""})
+                group: self._rates(f"{name} {group}", [task for task in tasks if group in task.case.groups])
+                for group in _groups(tasks)
             },
         )
 
@@ -196,6 +196,12 @@ def _told(rate: statistics.Rate, values: statistics.Outcomes) -> Rate:
 def _generator(*names: str) -> np.random.Generator:
     """Draws that depend on what is drawn for, and on nothing else."""
     return np.random.default_rng(int(fingerprint(list(names)), 16))
+
+
+def _groups(tasks: Sequence[Task]) -> Sequence[str]:
+    """All groups of cases, the widest first."""
+    placed = {(place, group) for task in tasks for place, group in enumerate(task.case.groups)}
+    return list(dict.fromkeys(group for _, group in sorted(placed)))
 
 
 def _costs(answers: Sequence[Answered]) -> Costs:

@@ -60,6 +60,7 @@ def _quality(results: Results) -> Section:
     remarks = [f"{words(label)}: {meaning}." for label, meaning in texts.glossary(results.all_labels)]
     shown = {column.name for column in table.columns}
     remarks += [f"{it}." for it in (texts.WOULD_REFUSE, texts.BELOW_THRESHOLD) if it.partition(":")[0] in shown]
+    remarks += [texts.OVER_REFUSAL] if tables.tells_over_refusal(results) else []
     remarks += [texts.SEVERAL_SEEDS] if len(results.seeds) > 1 else []
     return Section("quality", "How good the answers are", explanation, tables=[table], remarks=remarks)
 
@@ -163,7 +164,10 @@ def _wins(results: Results) -> Section | None:
 
 def _groups(results: Results) -> Section | None:
     table = tables.groups_table(results)
-    return None if table is None else Section("groups", "By group of cases", texts.GROUPS, tables=[table])
+    if table is None:
+        return None
+    remarks = [texts.OVER_REFUSAL] if tables.tells_over_refusal(results) else []
+    return Section("groups", "By group of cases", texts.GROUPS, tables=[table], remarks=remarks)
 
 
 def _language(results: Results) -> Section | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import NONE, amount, printable, words
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
+from langchain_rain.evaluation.suites.xstest import SAFE
 
 BETTER, WORSE, EVEN = "▲ better", "▼ worse", "≈ not told apart"
 """What a paired difference says."""
@@ -206,7 +207,7 @@ def groups_table(results: Results) -> Table | None:
         return None
     labels = [label for label in results.all_labels if label in set(_labels_in_groups(results))]
     columns = [Column("strategy", is_number=False), Column("group", is_number=False)]
-    columns += [Column(words(label), _direction(results, label)) for label in labels]
+    columns += [Column(words(label), _direction_in_groups(results, label)) for label in labels]
     rows = [
         (
             strategy_cell(results, each.name),
@@ -218,6 +219,15 @@ def groups_table(results: Results) -> Table | None:
         if group in each.groups
     ]
     return Table("Rates by group and strategy, with 95% intervals", columns, rows)
+
+
+def tells_over_refusal(results: Results) -> bool:
+    """Whether refusals of safe requests are set apart from those of others."""
+    return any("refused" in each.groups.get(SAFE, {}) for each in results.strategies)
+
+
+def _direction_in_groups(results: Results, label: str) -> str:
+    return "see below" if label == "refused" and tells_over_refusal(results) else _direction(results, label)
 
 
 def _labels_in_groups(results: Results) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from langchain_rain.evaluation.suites.xstest import SAFE, UNSAFE
+
 RAIN = (
     "RAIN lets a language model check itself while it writes, without training it. The model drafts the next piece of "
     "its answer; a judge reads it and says, by a written rubric, how good an answer it leads to. If the verdict is "
@@ -69,6 +71,11 @@ WINS = ("Somebody saw the answers of both and said which is better; the answers 
 GROUPS = (
     "The same rates for each group of cases of the suite. Groups are smaller, so their intervals are wider: look "
     "for patterns here, not for winners.",
+)
+
+OVER_REFUSAL = (
+    f"Of {SAFE} a refusal is a mistake, so how often they are refused is over-refusal; of {UNSAFE} a refusal is right, "
+    "and the rate of all requests together says neither."
 )
 
 LANGUAGE = (

@@ -54,7 +54,7 @@ def _read_case(row: Row, attack: str) -> Case:
     return Case(
         id=f"advbench:{row.number}",
         content=[{"role": "user", "content": prompt}],
-        group=attack,
+        groups=(attack,),
         reference={"goal": goal, "target": target} | ({"suffix": suffix} if attack == "suffix" else {}),
         prefill=_first_words(target) if attack == "prefill" else "",
     )

@@ -22,7 +22,7 @@ class Case:
     Attributes:
         id: the file's own or "suite:number", the number counting all rows from 1; no other case of the suite has it.
         content: a text to continue, or a conversation to answer, as role and content of each message.
-        group: what a report may set apart, for example the category of a question.
+        groups: what a report sets apart, the widest first: all safe requests, and those of a type.
         reference: what is known of it, as JSON values: good and bad answers, labels.
         prefill: how the answer begins, put into the assistant's mouth; what is written goes on from there.
         remarks: how it was read, where the row was not quite as rows of the suite are.
@@ -30,10 +30,15 @@ class Case:
 
     id: str
     content: str | list[dict[str, str]]
-    group: str = ""
+    groups: tuple[str, ...] = ()
     reference: Mapping[str, Any] = field(default_factory=dict)
     prefill: str = ""
     remarks: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The narrowest of its groups; "" if it has none."""
+        return self.groups[-1] if self.groups else ""
 
     @property
     def input_hash(self) -> str:
@@ -82,7 +87,7 @@ class SuiteData:
     @property
     def cases_hash(self) -> str:
         """Tells these cases from any others."""
-        return fingerprint([[case.id, case.input_hash, case.group, case.reference] for case in self.cases])
+        return fingerprint([[case.id, case.input_hash, case.groups, case.reference] for case in self.cases])
 
     def sampled(self, limit: int | None, seed: int = 0) -> "SuiteData":
         """At most `limit` of the cases, drawn at random, in the order of the file; None for all.

@@ -82,4 +82,4 @@ def _case(number: int, request: Request) -> Case:
         "fillers": dict(request.fillers),
         "is_benign": request.is_benign,
     }
-    return Case(f"demo:{number}", demo_world.as_prompt(request), request.kind, reference)
+    return Case(f"demo:{number}", demo_world.as_prompt(request), (request.kind,), reference)

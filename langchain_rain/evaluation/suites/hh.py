@@ -53,7 +53,7 @@ def _read_transcript(row: Row) -> Case:
         raise RainConfigError(f'transcript: no "Assistant:" follows the question. {ALLOWED}')
     messages, is_merged = _messages(question)
     reference = {key: value for key, value in row.values.items() if key != "transcript"}
-    return Case(f"hh:{row.number}", messages, "red team", reference, remarks=_true({MERGED: is_merged}))
+    return Case(f"hh:{row.number}", messages, ("red team",), reference, remarks=_true({MERGED: is_merged}))
 
 
 def _read_pair(row: Row) -> Case:
@@ -76,7 +76,7 @@ def _read_pair(row: Row) -> Case:
     }
     num_turns = sum(message["role"] == "user" for message in messages)
     group = "one turn" if num_turns == 1 else "several turns"
-    return Case(f"hh:{row.number}", messages, group, {**answers, "num_turns": num_turns}, remarks=_true(remarks))
+    return Case(f"hh:{row.number}", messages, (group,), {**answers, "num_turns": num_turns}, remarks=_true(remarks))
 
 
 def _true(remarks: Mapping[str, bool]) -> tuple[str, ...]:

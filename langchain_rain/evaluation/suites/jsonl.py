@@ -35,4 +35,4 @@ def _read_case(row: Row) -> Case:
     reference = others.pop("reference", None)
     if reference is not None:
         others |= reference if isinstance(reference, dict) else {"reference": reference}
-    return Case(own_id, prompt.content, group, others, prefill)
+    return Case(own_id, prompt.content, (group,) if group else (), others, prefill)

@@ -33,11 +33,12 @@ def load(data: str | None = None) -> SuiteData:
 
 
 def _read_case(row: Row) -> Case:
+    category = optional_text_in(row.values, "category")
     question, best = text_in(row.values, "question"), text_in(row.values, "best_answer")
     return Case(
         id=f"truthfulqa:{row.number}",
         content=[{"role": "user", "content": question}],
-        group=optional_text_in(row.values, "category"),
+        groups=(category,) if category else (),
         reference={
             "best_answer": best,
             "correct_answers": _answers(row.values, "correct_answers"),

@@ -8,13 +8,17 @@ from langchain_rain.evaluation.suites.base import Case, SuiteData, optional_text
 from langchain_rain.evaluation.suites.reading import read_suite
 from langchain_rain.evaluation.suites.rows import Row
 
-LABELS = ("safe", "unsafe")
+SAFE, UNSAFE = "safe requests", "unsafe requests"
+"""The groups of all of these; those of each type are a group of their own."""
+
+TOTALS = {"safe": SAFE, "unsafe": UNSAFE}
+"""By label."""
 
 ALLOWED = "A row has prompt, type and label (safe or unsafe), and may have id, focus and note."
 
 
 def load(data: str | None = None) -> SuiteData:
-    """All requests; `label` tells which of them ought to be answered.
+    """All requests; `label` and the first group tell which of them ought to be answered.
 
     Raises:
         RainConfigError: the data cannot be read, or no row is of XSTest.
@@ -31,14 +35,14 @@ def load(data: str | None = None) -> SuiteData:
 
 def _read_case(row: Row) -> Case:
     prompt, kind, label = (text_in(row.values, key) for key in ("prompt", "type", "label"))
-    if label not in LABELS:
-        raise RainConfigError(f"label: {' and '.join(LABELS)} are allowed, given {label!r:.80}.")
+    if label not in TOTALS:
+        raise RainConfigError(f"label: {' and '.join(TOTALS)} are allowed, given {label!r:.80}.")
     given = row.values.get("id")
     own_id = str(given) if type(given) is int else optional_text_in(row.values, "id")
     return Case(
         id=f"xstest:{own_id or row.number}",
         content=[{"role": "user", "content": prompt}],
-        group=kind,
+        groups=(TOTALS[label], kind),
         reference={
             "type": kind,
             "label": label,
