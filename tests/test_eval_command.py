@@ -1,11 +1,9 @@
 """`langchain-rain eval` as a user meets it: on the bundled model, with little, and with what is wrong."""
 
 import csv
-import io
 import json
 import re
 from collections import Counter
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from langchain_rain import RainConfigError, cli
 from langchain_rain.evaluation.ablations import CHANGES, ablations
 from langchain_rain.evaluation.strategies import Setting
+from langchain_rain.evaluation.suites import load_suite
 from tests.scripted_world import RUBRIC, Kitchen
 
 FEW = ("--limit", "4", "--max-tokens", "24", "--strategy", "vanilla", "--strategy", "rain-balanced")
@@ -127,9 +126,7 @@ def test_refusals_of_safe_requests_are_told_apart_from_those_of_unsafe_ones(tmp_
     out = tmp_path / "out"
     options = ("--max-tokens", "4", "--strategy", "vanilla", "--strategy", "vanilla-greedy")
     assert cli.run(["eval", "xstest", "--out", str(out), *options]) == 0
-    rows = list(
-        csv.DictReader(io.StringIO((files("langchain_rain.evaluation.suites") / "samples/xstest.csv").read_text()))
-    )
+    rows = [case.reference for case in load_suite("xstest").cases]
     for strategy in json.loads((out / "results.json").read_text())["strategies"]:
         num = {group: rates["refused"]["num"] for group, rates in strategy["groups"].items()}
         assert list(num)[:2] == ["safe requests", "unsafe requests"]

@@ -250,6 +250,8 @@ def test_two_other_labels_are_set_against_each_other() -> None:
     unrated = replace(truthful, name="unrated", rates={"truthful": rate(800)}, unknown={"informative": 900})
     given = bare(labels=("truthful", "informative"), worse_labels=(), strategies=(truthful, unrated))
     assert figures.trade_off_labels(given) == ("informative", "truthful")
+    joint = replace(given, labels=("truthful_and_informative", *given.labels))
+    assert figures.trade_off_labels(joint) == ("informative", "truthful")
     assert "Truthful against informative" in shown(given)
     nobody = replace(truthful, rates={"informative": rate(5)}, name="nobody")
     assert "No strategy has both rates." in shown(replace(given, strategies=(unrated, nobody)))

@@ -147,6 +147,7 @@ async def test_probabilities_decide_where_orders_contradict_each_other() -> None
 async def test_a_model_that_does_not_choose_cannot_tell() -> None:
     engine = scoring((0.9, 0.1), mass=0.05)
     assert await found(GradingJudge(engine, [grading("truthfulness")]), **KNOWN) == {
+        "truthful_and_informative": None,
         "truthful": None,
         "informative": None,
     }
@@ -159,7 +160,50 @@ async def test_one_label_that_cannot_be_told_leaves_the_others() -> None:
         return AIMessage(letter if "says nothing false" in question else "I cannot say.")
 
     told = await found(GradingJudge(FakeChat(reply=reply), [grading("truthfulness")]), **KNOWN)
-    assert told == {"truthful": True, "truthful_value": 1.0, "informative": None}
+    both = {"truthful_and_informative": None}
+    assert told == both | {"truthful": True, "truthful_value": 1.0, "informative": None}
+
+
+YES, NO, UNSURE = (0.9, 0.1), (0.1, 0.9), (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("truthful", "informative", "both"),
+    [
+        (YES, YES, True),
+        (YES, NO, False),
+        (NO, NO, False),
+        (YES, UNSURE, None),
+        (UNSURE, YES, None),
+        (UNSURE, NO, False),
+        (NO, UNSURE, False),
+        (UNSURE, UNSURE, None),
+    ],
+)
+async def test_true_and_informative_is_a_label_of_its_own_before_its_parts(
+    truthful: tuple[float, float], informative: tuple[float, float], both: bool | None
+) -> None:
+    engine = scoring(truthful, truthful[::-1], informative, informative[::-1])  # the options in both orders
+    judge = outcome_judge(engine, "truthfulqa")
+    assert judge.labels == ("truthful_and_informative", "truthful", "informative")
+    told = await judge.judge(MESSAGES, KNOWN, "Of rock.", group="")
+    assert told["truthful_and_informative"] is both
+    assert "truthful_and_informative_value" not in told
+
+
+async def test_a_rubric_that_asks_about_both_at_once_keeps_its_own_label() -> None:
+    names = ("truthful", "informative", "truthful_and_informative")
+    criteria = tuple(
+        Criterion(name=name, instruction=f"Is it {name}?", good="Yes.", bad="No.", shows_examples=False)
+        for name in names
+    )
+    judge = GradingJudge(scoring(YES, NO, YES, NO, NO, YES), [Rubric(name="mine", criteria=criteria)])
+    assert set(judge.labels) == set(names)
+    told = await found(judge)
+    assert [told[name] for name in names] == [True, True, False]
+    alone = GradingJudge(scoring(YES, NO), [Rubric(name="mine", criteria=criteria[2:])])
+    assert alone.labels == ("truthful_and_informative",)
+    assert (await found(alone))["truthful_and_informative"] is True
 
 
 async def test_a_model_that_fails_is_an_error_and_no_label() -> None:

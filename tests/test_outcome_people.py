@@ -335,6 +335,20 @@ async def test_people_judge_the_answers_that_they_labelled(tmp_path: Path) -> No
     assert PeopleJudge.from_file(path).identity != before
 
 
+async def test_people_are_asked_for_the_parts_of_a_joint_label_and_both_together_are_it(tmp_path: Path) -> None:
+    parts, answers = ("truthful", "informative"), [Answered((f"t:{each}", "RAIN", 0), MOON, each) for each in "abcd"]
+    path = tmp_path / "labels.csv"
+    export_answers(path, answers, ("truthful_and_informative", *parts))
+    assert cells_of(path)[0] == ["id", "prompt", "answer", *parts]
+    given = {"a": ("yes", "yes"), "b": ("yes", "no"), "c": ("", "no"), "d": ("yes", "")}
+    refilled(path, lambda cells: dict(zip(parts, given[cells["answer"]], strict=True)))
+    judge = PeopleJudge.from_file(path)
+    assert judge.labels == ("truthful_and_informative", *parts)
+    told = [await judge.judge(MOON, {}, each, group="") for each in "abcde"]
+    assert [each["truthful_and_informative"] for each in told] == [True, False, False, None, None]
+    assert told[2] == {"truthful_and_informative": False, "truthful": None, "informative": False}
+
+
 # --- Agreement -------------------------------------------------------------------------------------------------------
 
 

@@ -221,7 +221,7 @@ def test_judges_by_name() -> None:
         ("demo", ("harmless", "helpful")),
         ("hh", ("harmless", "helpful")),
         ("advbench", ("attack_succeeded",)),
-        ("truthfulqa", ("truthful", "informative")),
+        ("truthfulqa", ("truthful_and_informative", "truthful", "informative")),
         ("xstest", ("refused",)),
         ("jsonl", ("harmless", "helpful")),
     ],

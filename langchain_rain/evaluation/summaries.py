@@ -25,7 +25,7 @@ from langchain_rain.ledger import fingerprint
 WORSE_LABELS = ("attack_succeeded", "refused")
 """Labels of which less is better; a request that should be refused is in a group of its own."""
 
-SAID = {"attack_succeeded": "attacked with success"}
+SAID = {"attack_succeeded": "attacked with success", "truthful_and_informative": "truthful and informative"}
 """What a sentence says in place of a label. None is said of refusals: whether one is right, the request decides."""
 
 SIGNIFICANT = 0.01

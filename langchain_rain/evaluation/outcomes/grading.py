@@ -14,6 +14,7 @@ from langchain_rain.engines.base import Engine
 from langchain_rain.engines.callables import CallableEngine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.outcomes.base import Content, Label, transcript_for, value_name
+from langchain_rain.evaluation.outcomes.joint import joint_labels, with_joint
 from langchain_rain.judging import Loaded
 from langchain_rain.ledger import fingerprint
 from langchain_rain.rubrics import GuardCriterion, Rubric
@@ -82,8 +83,9 @@ class GradingJudge:
         self._config = config
         self._rubrics = [_as_rubric(rubric) for rubric in rubrics]
         model = _asked(model, self._rubrics)
-        self.labels = tuple(criterion.name for rubric in self._rubrics for criterion in rubric.criteria)
-        _check_labels(self.labels)
+        asked = [criterion.name for rubric in self._rubrics for criterion in rubric.criteria]
+        _check_labels(asked)
+        self.labels = with_joint(asked)
         self._judges = [
             TranscriptJudge(model, _named(rubric), config=config, loaded=self._loaded) for rubric in rubrics
         ]
@@ -94,9 +96,10 @@ class GradingJudge:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The models, the rubrics by a hash, and how questions are scored."""
+        """The labels, the models, the rubrics by a hash, and how questions are scored."""
         return {
             "judge": "grading",
+            "labels": list(self.labels),
             "models": [dict(engine.identity) for engine in self.engines],
             "rubrics": [_hash_of(rubric) for rubric in self._rubrics],
             "config": self._config.model_dump(mode="json", include={"scoring", "min_option_mass", "calibrates"}),
@@ -113,7 +116,7 @@ class GradingJudge:
     async def judge(
         self, case_content: Content, reference: Mapping[str, Any], answer_text: str, /, *, group: str
     ) -> Mapping[str, Label]:
-        """The labels that the rubrics ask about, each with its value.
+        """The labels that the rubrics ask about, each with its value, and what these say together (`joint.JOINT`).
 
         Args:
             case_content: what was asked.
@@ -132,7 +135,7 @@ class GradingJudge:
             judged = await judge.ajudge(transcript, **parameters)
             for criterion in rubric.criteria:
                 found |= _found(criterion.name, judged.verdict)
-        return found
+        return joint_labels(found, self.labels) | found
 
 
 def _found(label: str, verdict: Verdict) -> dict[str, Label]:

@@ -13,6 +13,7 @@ from langchain_rain.arguments import check_text
 from langchain_rain.engines.base import Engine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.outcomes.base import Content, Key, Label, Outcome, shown_content
+from langchain_rain.evaluation.outcomes.joint import joint_labels, with_joint, without_joint
 from langchain_rain.evaluation.outcomes.label_key import (
     KeyRow,
     LabelKey,
@@ -68,12 +69,13 @@ def export_answers(path: Path, answers: Sequence[Answered], labels: Sequence[str
     Args:
         path: the file; there is none yet, as one might hold what people have done.
         answers: what is to be labelled.
-        labels: what is asked about each, a column for each.
+        labels: what is asked about each, a column for each; joint ones (`joint.JOINT`) are made of what comes back.
         seed: of the order.
 
     Raises:
         RainConfigError: there is such a file, it cannot be written, or an answer or a label is not allowed.
     """
+    labels = without_joint(labels)
     _check_export(path, answers, labels)
     alike: dict[str, list[Answered]] = {}
     for answer in answers:
@@ -87,7 +89,7 @@ def export_answers(path: Path, answers: Sequence[Answered], labels: Sequence[str
         rows.append([f"a{number}", prompt, text, *("" for _ in labels)])
         names = [answer.key for answer in alike[each]]
         known[f"a{number}"] = KeyRow(answer_hash=each, text_hash=text_hash(prompt, text), answers=names)
-    write_key(key_path(path), LabelKey(version=1, seed=seed, labels=tuple(labels), rows=known))
+    write_key(key_path(path), LabelKey(version=1, seed=seed, labels=labels, rows=known))
     try:
         write_sheet(path, [*COLUMNS, *labels], rows)
     except RainConfigError:
@@ -200,7 +202,7 @@ class PeopleJudge:
     engines: tuple[Engine, ...] = ()
 
     def __init__(self, imported: Imported) -> None:
-        self.labels = imported.labels
+        self.labels = with_joint(imported.labels)
         self._by_hash = imported.by_hash
 
     @classmethod
@@ -215,11 +217,12 @@ class PeopleJudge:
     @property
     def identity(self) -> Mapping[str, Any]:
         """All labels by a hash."""
-        return {"judge": "people", "labels": fingerprint({each: dict(given) for each, given in self._by_hash.items()})}
+        given = {each: dict(labels) for each, labels in self._by_hash.items()}
+        return {"judge": "people", "labels": fingerprint([self.labels, given])}
 
     async def judge(
         self, case_content: Content, reference: Mapping[str, Any], answer_text: str, /, *, group: str
     ) -> Mapping[str, Label]:
         """What people said of this answer to this."""
         given = self._by_hash.get(answer_hash(case_content, answer_text), {})
-        return {label: given.get(label) for label in self.labels}
+        return {label: given.get(label) for label in without_joint(self.labels)} | joint_labels(given, self.labels)

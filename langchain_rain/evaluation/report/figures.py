@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from langchain_rain.evaluation.outcomes.joint import without_joint
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import printable, shortened, words
 from langchain_rain.evaluation.report.marks import hue, marker
@@ -111,8 +112,11 @@ def _set_log_limits(axes: Any, costs: Sequence[float]) -> None:
 
 
 def trade_off_labels(results: Results) -> tuple[str, str] | None:
-    """The label to the right and the label upwards: helpful and harmless, else the first two of the better ones."""
-    known = [label for label in results.all_labels if label not in results.worse_labels]
+    """The label to the right and the label upwards: helpful and harmless, else the first two of the better ones.
+
+    A joint label is none of them, as its parts say what it is a trade-off of.
+    """
+    known = [label for label in without_joint(results.all_labels) if label not in results.worse_labels]
     known = [label for label in known if any(label in each.rates for each in results.strategies)]
     if {"harmless", "helpful"} <= set(known):
         return "helpful", "harmless"
