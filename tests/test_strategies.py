@@ -438,7 +438,7 @@ def test_strategies_come_by_name_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["best-of-0", "best-of-257", "best-of", "critique-revise-65", "rain-slow", "paper", ""]
+    "name", ["best-of-0", f"best-of-{MAX_SAMPLES + 1}", "best-of", "critique-revise-65", "rain-slow", "paper", ""]
 )
 def test_an_unknown_name_is_an_error_that_tells_what_is_allowed(name: str) -> None:
     writer = Writer()

@@ -36,7 +36,7 @@ def fresh(name: str, **settings: Any) -> Strategy:
     """A strategy whose engine has computed nothing yet."""
     engine = load_engine("demo")
     rubric = Rubric.load("harmlessness")
-    (made,) = all_strategies([name], Setting(engine, engine, rubric, max_tokens=MAX_TOKENS, **settings))
+    (made,) = all_strategies([name], Setting(engine, engine, rubric, **{"max_tokens": MAX_TOKENS, **settings}))
     return made
 
 
@@ -71,6 +71,14 @@ async def test_samples_within_a_budget_are_counted_as_a_fresh_engine_runs_them()
     answer = await fresh("best-of-2").answer("case", TEXTS[2], seed=0, max_positions=2000)
     assert answer.num_drafts > 4
     assert answer.counted_positions == answer.token_positions or answer.token_positions > 2000
+
+
+async def test_five_hundred_samples_are_drawn_side_by_side() -> None:
+    made = fresh("best-of-500", max_tokens=12)
+    answer = await made.answer("case", TEXTS[2], seed=0)
+    assert (answer.num_drafts, answer.num_steps) == (500, 501)
+    assert answer.counted_positions == answer.token_positions
+    assert answer.forward_passes < 60
 
 
 async def test_the_count_does_not_depend_on_what_the_engine_has_computed() -> None:
