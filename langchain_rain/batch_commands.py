@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -23,6 +23,7 @@ from langchain_rain.options import (
     DEFAULT_KEY,
     ApiKeyOption,
     JudgeServerModelOption,
+    JudgeServersOption,
     JudgeTokenizerOption,
     MaxTokensOption,
     OnUnsatisfiedOption,
@@ -34,6 +35,7 @@ from langchain_rain.options import (
     TokenizerOption,
     WriterOption,
     api_key_in,
+    check_models,
 )
 from langchain_rain.prompts import Prompt, read_prompts
 from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
@@ -74,10 +76,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     server_model: ServerModelOption = "",
     tokenizer: TokenizerOption = None,
     judge: Annotated[str | None, typer.Option(help="Who judges, like --model; by default the writer itself.")] = None,
-    judge_server: Annotated[
-        list[str] | None,
-        typer.Option(metavar="URL", help="An inference server that judges; may be repeated for replicas."),
-    ] = None,
+    judge_server: JudgeServersOption = None,
     judge_server_model: JudgeServerModelOption = "",
     judge_tokenizer: JudgeTokenizerOption = None,
     api_key_env: ApiKeyOption = DEFAULT_KEY,
@@ -107,8 +106,8 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
 ) -> None:
     """Answer many prompts with RAIN; stopped in whatever way, the same command goes on where it was."""
     failed = _checked_failed(prompts, out)
-    _check_models("", model, server, server_model, tokenizer)
-    _check_models("judge", judge, judge_server, judge_server_model, judge_tokenizer)
+    check_models("", model, server, server_model, tokenizer)
+    check_models("judge", judge, judge_server, judge_server_model, judge_tokenizer)
     settings = Settings(
         rubric=load_rubric(rubric, parameter or (), functions),
         preset=preset,
@@ -200,20 +199,3 @@ def _checked_failed(prompts: Path, out: Path) -> Path:
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         raise RainConfigError(f"{error.filename!r} is no file to read or write: {error.strerror}.") from error
     return failed
-
-
-def _check_models(
-    who: Literal["", "judge"],
-    model: str | None,
-    servers: list[str] | None,
-    server_model: str,
-    tokenizer: str | None,
-) -> None:
-    """Checks the options for the writer, or for the judge, whose names begin with who it is."""
-    begin = f"--{who}-" if who else "--"
-    in_process = f"--{who or 'model'}"
-    if servers and model is not None:
-        raise RainConfigError(f"{in_process} or {begin}server is allowed, given both, {model!r} and {servers[0]!r}.")
-    for option, given in (("server-model", server_model or None), ("tokenizer", tokenizer)):
-        if given is not None and not servers:
-            raise RainConfigError(f"{begin}{option} {given!r} belongs to a {begin}server, and none is given.")

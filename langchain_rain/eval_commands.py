@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import Progress
 
@@ -20,7 +21,7 @@ from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.ablations import ablations
 from langchain_rain.evaluation.outcomes.base import check_is_another
-from langchain_rain.evaluation.outcomes.loading import outcome_judge
+from langchain_rain.evaluation.outcomes.loading import WITHOUT_MODEL, outcome_judge
 from langchain_rain.evaluation.outcomes.people import Answered as ForPeople
 from langchain_rain.evaluation.outcomes.people import export_answers
 from langchain_rain.evaluation.packages import needed
@@ -33,6 +34,9 @@ from langchain_rain.judging import Loaded
 from langchain_rain.options import (
     DEFAULT_KEY,
     ApiKeyOption,
+    JudgeServerModelOption,
+    JudgeServersOption,
+    JudgeTokenizerOption,
     MaxTokensOption,
     PresetOption,
     RubricOption,
@@ -42,6 +46,7 @@ from langchain_rain.options import (
     TokenizerOption,
     WriterOption,
     api_key_in,
+    check_models,
 )
 from langchain_rain.quoting import visible
 from langchain_rain.rubric_commands import FunctionsOption, ParameterOption, load_rubric, prepare_for
@@ -55,8 +60,11 @@ EXIT_CODES = (
     "Ctrl-C. Whatever the end, what is answered is kept, and the same command goes on from there."
 )
 
-NOT_TOLD = ("out", "api_key_env", "package", "export")
+NOT_TOLD = ("out", "api_key_env", "export")
 """What is not told with the figures, as none depends on it."""
+
+SERVERS = {"server", "judge_server", "outcome_server"}
+"""The options that are addresses."""
 
 DEFAULT_STRATEGIES = ("vanilla", "best-of-16", "critique-revise-2", "self-check-refuse", "rain-balanced")
 """The last one is what the others are compared with."""
@@ -76,6 +84,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     tokenizer: TokenizerOption = None,
     api_key_env: ApiKeyOption = DEFAULT_KEY,
     judge: Annotated[str | None, typer.Option(help="Who steers, like --model; by default the writer itself.")] = None,
+    judge_server: JudgeServersOption = None,
+    judge_server_model: JudgeServerModelOption = "",
+    judge_tokenizer: JudgeTokenizerOption = None,
     rubric: RubricOption = "harmlessness",
     parameter: ParameterOption = None,
     functions: FunctionsOption = None,
@@ -105,6 +116,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
             show_default="the oracle of demo, phrases elsewhere",
         ),
     ] = None,
+    outcome_server: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="An inference server that says so; may be repeated for replicas."),
+    ] = None,
+    outcome_server_model: Annotated[
+        str, typer.Option(help="The model's name on the --outcome-server.", show_default=False)
+    ] = "",
+    outcome_tokenizer: Annotated[
+        str | None, typer.Option(help="Of the model on the --outcome-server: a folder or an id.")
+    ] = None,
     allow_same_judge: Annotated[
         bool, typer.Option("--allow-same-judge", help="The outcome may be judged by the model that steers.")
     ] = False,
@@ -121,23 +142,26 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     concurrency: Annotated[int, typer.Option(min=1, help="How many answers are under way at once.")] = 16,
 ) -> None:
     """Answer a suite by several strategies, measure how the answers turn out and what they cost, and report it."""
+    settings = {name: value for name, value in locals().items() if name not in NOT_TOLD}
     for package in ("jinja2", "matplotlib", "scipy"):
         needed(package)
-    if server and model is not None:
-        raise RainConfigError(f"--model or --server is allowed, given both, {model!r} and {server[0]!r}.")
-    settings = {
-        name: value for name, value in locals().items() if name not in ("out", "api_key_env", "package", "export")
-    }
+    check_models("", model, server, server_model, tokenizer)
+    check_models("judge", judge, judge_server, judge_server_model, judge_tokenizer)
+    check_models("outcome", outcome, outcome_server, outcome_server_model, outcome_tokenizer)
     _check_folder(out)
     cases = load_suite(suite, data, attack=attack, limit=limit)  # first, as a model takes longer to load than a file
-    prepare_for(model or DEMO_MODEL)
-    loaded = Loaded()
-    writer = (
-        _served(server, server_model, tokenizer, api_key_env) if server else loaded.engine(model or DEMO_MODEL, "model")
+    if not any((server, judge, judge_server, outcome_server, _is_model(outcome))):
+        prepare_for(model or DEMO_MODEL)
+    loaded, key = Loaded(), api_key_in(api_key_env)
+    writer = _served(server, server_model, tokenizer, key) or loaded.engine(
+        DEMO_MODEL if model is None else model, "model"
     )
+    steering = _served(judge_server, judge_server_model, judge_tokenizer, key)
+    if steering is None:
+        steering = writer if judge is None else loaded.engine(judge, "judge")
     setting = Setting(
         writer=writer,
-        judge=loaded.engine(judge, "judge") if judge is not None else writer,
+        judge=steering,
         rubric=load_rubric(rubric, parameter or (), functions),
         config=RainConfig() if preset is None else RainConfig.preset(preset),
         max_tokens=max_tokens,
@@ -145,7 +169,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         asks_ahead=ablate or not equal_budget,  # ablations have no budget
         loaded=loaded,
     )
-    judging = outcome_judge(outcome or ("oracle" if suite == "demo" else "phrases"), suite, loaded=loaded)
+    by = _served(outcome_server, outcome_server_model, outcome_tokenizer, key) or outcome or _default_outcome(suite)
+    judging = outcome_judge(by, suite, loaded=loaded)
     check_is_another(judging, [setting.judge], is_allowed=allow_same_judge)
     chosen = _chosen(strategies, setting, preset, ablate=ablate)
     budget_of = chosen[-1].name if equal_budget and not ablate else None
@@ -191,10 +216,17 @@ def _chosen(names: list[str] | None, setting: Setting, preset: str | None, *, ab
     return ablations(setting, preset)
 
 
-def _served(addresses: list[str], model: str, tokenizer: str | None, api_key_env: str) -> Engine:
-    return completions_engine(
-        addresses, model, api_key=api_key_in(api_key_env), tokenizer=tokenizer, name=model or "server"
-    )
+def _served(addresses: list[str] | None, model: str, tokenizer: str | None, key: SecretStr | None) -> Engine | None:
+    """The model on a server, called as the server calls it, so that whoever judges by the same one is known."""
+    return completions_engine(addresses, model, api_key=key, tokenizer=tokenizer) if addresses else None
+
+
+def _default_outcome(suite: str) -> str:
+    return "oracle" if suite == "demo" else "phrases"
+
+
+def _is_model(outcome: str | None) -> bool:
+    return outcome is not None and outcome.partition(":")[0] not in WITHOUT_MODEL
 
 
 def _check_folder(out: Path) -> None:
@@ -203,12 +235,18 @@ def _check_folder(out: Path) -> None:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """What was given, as JSON values; paths and addresses as they were typed."""
-    return {
+    """What was given, as JSON values: paths as they were typed, addresses without user and password."""
+    plain = {
         name: list(value) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
         for name, value in settings.items()
         if value is not None
     }
+    for name in SERVERS & plain.keys():
+        # Here and not above: it needs httpx, as the engine does that is there by now.
+        from langchain_rain.engines.addresses import checked_urls, named
+
+        plain[name] = [named(url) for url in checked_urls(plain[name])]
+    return plain
 
 
 @contextmanager

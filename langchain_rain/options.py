@@ -1,7 +1,7 @@
 """Options that the commands which write answers share."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import SecretStr
@@ -40,6 +40,10 @@ ServerModelOption = Annotated[
     str, typer.Option(help="The model's name on the server; without it the only one there is.", show_default=False)
 ]
 TokenizerOption = Annotated[str | None, typer.Option(help="Of the model on the server: a folder or an id.")]
+JudgeServersOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", help="An inference server that judges; may be repeated for replicas."),
+]
 JudgeServerModelOption = Annotated[str, typer.Option(help="The same on the --judge-server.", show_default=False)]
 JudgeTokenizerOption = Annotated[
     str | None, typer.Option(help="Of the model on the --judge-server: a folder or an id.")
@@ -59,3 +63,24 @@ def api_key_in(name: str) -> SecretStr | None:
     if not key and name != DEFAULT_KEY:
         raise RainConfigError(f"--api-key-env: the environment variable {name!r} is not set.")
     return SecretStr(key) if key else None
+
+
+def check_models(
+    who: Literal["", "judge", "outcome"],
+    model: str | None,
+    servers: list[str] | None,
+    server_model: str,
+    tokenizer: str | None,
+) -> None:
+    """Checks the options that name the writer, or whoever judges, whose names begin with who it is.
+
+    Raises:
+        RainConfigError: a model of this process is given beside a server, or what belongs to a server without one.
+    """
+    begin = f"--{who}-" if who else "--"
+    in_process = {"": "--model", "judge": "--judge", "outcome": "--outcome-judge"}[who]
+    if servers and model is not None:
+        raise RainConfigError(f"{in_process} or {begin}server is allowed, given both, {model!r} and {servers[0]!r}.")
+    for option, given in (("server-model", server_model or None), ("tokenizer", tokenizer)):
+        if given is not None and not servers:
+            raise RainConfigError(f"{begin}{option} {given!r} belongs to a {begin}server, and none is given.")

@@ -58,6 +58,20 @@ def test_the_demo_is_measured_reported_and_not_answered_twice(
         (["demo", "--limit", "0"], "limit"),
         (["demo", "--seed", "1", "--seed", "1"], r"seeds: at least one, and each once, is allowed, given \[1, 1\]"),
         (["demo", "--model", "demo", "--server", "http://h"], "--model or --server is allowed, given both"),
+        (["hh", "--judge", "demo", "--judge-server", "http://h"], "--judge or --judge-server is allowed, given both"),
+        (
+            ["hh", "--judge-server-model", "m"],
+            "--judge-server-model 'm' belongs to a --judge-server, and",
+        ),
+        (["hh", "--server", "http://h", "--judge-tokenizer", "t"], "--judge-tokenizer 't' belongs to a --judge-server"),
+        (
+            ["hh", "--outcome-judge", "phrases", "--outcome-server", "http://h"],
+            "--outcome-judge or --outcome-server is allowed, given both, 'phrases' and 'http://h'",
+        ),
+        (["hh", "--outcome-server-model", "m"], "--outcome-server-model 'm' belongs to a --outcome-server"),
+        (["hh", "--outcome-tokenizer", "t"], "--outcome-tokenizer 't' belongs to a --outcome-server"),
+        (["hh", "--outcome-server", "nowhere"], "base_url: the address of a server, .* given 'nowhere'"),
+        (["hh", "--judge-server", "http://h", "--api-key-env", "NOT_SET"], "variable 'NOT_SET' is not set"),
         (["hh", "--data", "no/such/file"], "no/such/file"),
         (["demo", "--attack", "suffix"], "attack"),
     ],
@@ -77,6 +91,26 @@ def test_a_file_is_no_folder_to_write_to(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.run(["eval", "demo", "--out", str(tmp_path / "out")]) == 2
     assert "--out: a folder is wanted" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "is_offline"),
+    [
+        ((), True),
+        (("--outcome-judge", "oracle"), True),
+        (("--outcome-judge", "people:no/such/file"), True),
+        (("--outcome-judge", "./no/such/folder"), False),
+        (("--judge", "./no/such/folder"), False),
+        (("--outcome-server", "nowhere"), False),
+    ],
+)
+def test_the_hub_is_asked_if_another_model_than_the_bundled_one_may_be_there(
+    options: tuple[str, ...], is_offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[str] = []
+    monkeypatch.setattr("langchain_rain.eval_commands.prepare_for", prepared.append)
+    cli.run(["eval", "demo", "--strategy", "magic", *options, "--out", str(tmp_path / "out")])
+    assert prepared == (["demo"] if is_offline else [])
 
 
 def test_each_ablation_changes_one_thing_and_the_preset_stands_beside_it() -> None:

@@ -28,6 +28,9 @@ GRADINGS: Mapping[str, tuple[str, ...]] = {
 GRADINGS_OF_OTHERS = ("harmlessness", "helpfulness")
 """By what it judges those to prompts of the user's."""
 
+WITHOUT_MODEL = ("oracle", "phrases", "people")
+"""Who asks no model, by what its name begins with."""
+
 PHRASE_LABELS: Mapping[str, tuple[str, ...]] = {"advbench": ("attack_succeeded", "refused")}
 """What phrases tell of a suite; of others only who refuses."""
 
