@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from langchain_rain.config import RainConfig
 from langchain_rain.engines.base import Engine
-from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
+from langchain_rain.engines.loading import DEMO_MODEL, completions_engine, load_engine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.ablations import ablations
 from langchain_rain.evaluation.outcomes.base import check_is_another
@@ -79,6 +79,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     attack: Annotated[str, typer.Option(help=f"Of advbench: {', '.join(ATTACKS)}.")] = "plain",
     limit: Annotated[int | None, typer.Option(help="Only so many cases, drawn at random.")] = None,
     model: WriterOption = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(help='How --model is spread over devices, for example "auto"; by default it is on one.'),
+    ] = None,
     server: ServersOption = None,
     server_model: ServerModelOption = "",
     tokenizer: TokenizerOption = None,
@@ -146,6 +150,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     for package in ("jinja2", "matplotlib", "scipy"):
         needed(package)
     check_models("", model, server, server_model, tokenizer)
+    if device_map is not None and (server or model in (None, DEMO_MODEL)):
+        raise RainConfigError(f"--device-map {device_map!r} belongs to a --model other than the bundled one.")
     check_models("judge", judge, judge_server, judge_server_model, judge_tokenizer)
     check_models("outcome", outcome, outcome_server, outcome_server_model, outcome_tokenizer)
     _check_folder(out)
@@ -153,9 +159,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     if not any((server, judge, judge_server, outcome_server, _is_model(outcome))):
         prepare_for(model or DEMO_MODEL)
     loaded, key = Loaded(), api_key_in(api_key_env)
-    writer = _served(server, server_model, tokenizer, key) or loaded.engine(
-        DEMO_MODEL if model is None else model, "model"
-    )
+    writer = _served(server, server_model, tokenizer, key)
+    if writer is None:
+        writer = _loaded(DEMO_MODEL if model is None else model, device_map, loaded)
     steering = _served(judge_server, judge_server_model, judge_tokenizer, key)
     if steering is None:
         steering = writer if judge is None else loaded.engine(judge, "judge")
@@ -214,6 +220,13 @@ def _chosen(names: list[str] | None, setting: Setting, preset: str | None, *, ab
     if names:
         raise RainConfigError(f"--strategy or --ablate is allowed, given both, {names[0]!r} too.")
     return ablations(setting, preset)
+
+
+def _loaded(model: str, device_map: str | None, loaded: Loaded) -> Engine:
+    """The model in this process; who else names it has the same one."""
+    if device_map is not None:
+        loaded.engines[model] = load_engine(model, device_map=device_map)
+    return loaded.engine(model, "model")
 
 
 def _served(addresses: list[str] | None, model: str, tokenizer: str | None, key: SecretStr | None) -> Engine | None:

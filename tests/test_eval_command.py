@@ -5,10 +5,13 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from langchain_rain import RainConfigError, cli
+from langchain_rain.engines.loading import demo_model_path
+from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.evaluation.ablations import CHANGES, ablations
 from langchain_rain.evaluation.strategies import Setting
 from langchain_rain.evaluation.suites import load_suite
@@ -17,9 +20,9 @@ from tests.scripted_world import RUBRIC, Kitchen
 FEW = ("--limit", "4", "--max-tokens", "24", "--strategy", "vanilla", "--strategy", "rain-balanced")
 
 
-def evaluated(out: Path, *options: str) -> tuple[int, dict[str, object]]:
+def evaluated(out: Path, *options: str) -> tuple[int, dict[str, Any]]:
     code = cli.run(["eval", "demo", "--out", str(out), *FEW, *options])
-    results: dict[str, object] = json.loads((out / "results.json").read_text())
+    results: dict[str, Any] = json.loads((out / "results.json").read_text())
     return code, results
 
 
@@ -72,6 +75,12 @@ def test_the_demo_is_measured_reported_and_not_answered_twice(
         (["hh", "--outcome-tokenizer", "t"], "--outcome-tokenizer 't' belongs to a --outcome-server"),
         (["hh", "--outcome-server", "nowhere"], "base_url: the address of a server, .* given 'nowhere'"),
         (["hh", "--judge-server", "http://h", "--api-key-env", "NOT_SET"], "variable 'NOT_SET' is not set"),
+        (
+            ["hh", "--device-map", "auto"],
+            "--device-map 'auto' belongs to a --model other than the bundled",
+        ),
+        (["hh", "--model", "demo", "--device-map", "auto"], "--device-map 'auto' belongs to a --model"),
+        (["hh", "--server", "http://h", "--device-map", "auto"], "--device-map 'auto' belongs to a --model"),
         (["hh", "--data", "no/such/file"], "no/such/file"),
         (["demo", "--attack", "suffix"], "attack"),
     ],
@@ -91,6 +100,23 @@ def test_a_file_is_no_folder_to_write_to(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.run(["eval", "demo", "--out", str(tmp_path / "out")]) == 2
     assert "--out: a folder is wanted" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_model_may_be_spread_over_devices_and_its_judge_is_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps: list[Any] = []
+    load = TransformersEngine.from_pretrained
+
+    def loading(id_or_path: str, **given: Any) -> TransformersEngine:
+        maps.append(given.get("device_map"))
+        return load(id_or_path, **given)
+
+    monkeypatch.setattr(TransformersEngine, "from_pretrained", loading)
+    options = ("--model", demo_model_path(), "--judge", demo_model_path(), "--device-map", "auto")
+    code, results = evaluated(tmp_path / "out", *options)
+    assert (code, maps) == (0, ["auto"])
+    assert results["provenance"]["settings"]["device_map"] == "auto"
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,18 @@ DEMO_MODEL = "demo"
 """The name of the bundled demonstrator model."""
 
 
-def load_engine(model: Any, argument: Literal["model", "judge", "guard"] = "model") -> Engine:
+def load_engine(
+    model: Any, argument: Literal["model", "judge", "guard"] = "model", *, device_map: str | None = None
+) -> Engine:
     """The engine that `model` names (a Hugging Face id or folder, "demo") or is; a judge may be a function too.
 
     Args:
         model: what was given.
         argument: for what it was given; named in errors.
+        device_map: how a model that is named is spread over devices, for example "auto"; by default it is on one.
 
     Raises:
-        RainConfigError: it is none of these, or torch and transformers are missing.
+        RainConfigError: it is none of these, "demo" is to be spread, or torch and transformers are missing.
         EngineError: it cannot be loaded.
     """
     if isinstance(model, str):
@@ -39,8 +42,10 @@ def load_engine(model: Any, argument: Literal["model", "judge", "guard"] = "mode
                 f"{argument}={model!r} needs torch and transformers: pip install 'langchain-rain[transformers]'."
             ) from error
         if model == DEMO_MODEL:
-            return TransformersEngine.from_pretrained(demo_model_path(), dtype="float32", device="cpu", name=DEMO_MODEL)
-        return TransformersEngine.from_pretrained(model)
+            return TransformersEngine.from_pretrained(
+                demo_model_path(), dtype="float32", device="cpu", device_map=device_map, name=DEMO_MODEL
+            )
+        return TransformersEngine.from_pretrained(model, device_map=device_map)
     if isinstance(model, Engine):
         return model
     if isinstance(model, BaseChatModel):
