@@ -6,6 +6,7 @@ Answers go to ledgers in a folder, each flushed as it comes; how far it is goes 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +20,14 @@ from langchain_rain.engines.base import Engine
 from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.ablations import ablations
+from langchain_rain.evaluation.beside import beside_models, read_others
 from langchain_rain.evaluation.outcomes.base import check_is_another
 from langchain_rain.evaluation.outcomes.loading import outcome_judge
 from langchain_rain.evaluation.outcomes.people import Answered as ForPeople
 from langchain_rain.evaluation.outcomes.people import export_answers
 from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.report import write_report
+from langchain_rain.evaluation.results import BesideModel
 from langchain_rain.evaluation.runs import Found, Plan, Tell, run_to_end
 from langchain_rain.evaluation.strategies import ALLOWED_NAMES, Setting, Strategy, all_strategies
 from langchain_rain.evaluation.suites import ATTACKS, SUITES, load_suite
@@ -116,6 +119,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
             '--outcome-judge "people:FILE".',
         ),
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR",
+            help="May be repeated: the folder of another run of the same cases, for example by another model, to be "
+            "told beside this one.",
+        ),
+    ] = None,
     max_tokens: MaxTokensOption = 256,
     stop: StopOption = None,
     concurrency: Annotated[int, typer.Option(min=1, help="How many answers are under way at once.")] = 16,
@@ -125,11 +136,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         needed(package)
     if server and model is not None:
         raise RainConfigError(f"--model or --server is allowed, given both, {model!r} and {server[0]!r}.")
-    settings = {
-        name: value for name, value in locals().items() if name not in ("out", "api_key_env", "package", "export")
-    }
+    settings = {name: value for name, value in locals().items() if name not in NOT_TOLD}
     _check_folder(out)
     cases = load_suite(suite, data, attack=attack, limit=limit)  # first, as a model takes longer to load than a file
+    others = read_others(beside or [], cases, out)
     prepare_for(model or DEMO_MODEL)
     loaded = Loaded()
     writer = (
@@ -150,16 +160,28 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     chosen = _chosen(strategies, setting, preset, ablate=ablate)
     budget_of = chosen[-1].name if equal_budget and not ablate else None
     plan = Plan(cases, chosen, tuple(seeds or [0]), setting, judging, budget_of)
-    raise typer.Exit(_measure(plan, out, export, concurrency=concurrency, settings=settings))
+    told_beside = beside_models(others, plan)
+    raise typer.Exit(
+        _measure(plan, out, export, concurrency=concurrency, settings=settings, beside=told_beside)
+    )
 
 
-def _measure(plan: Plan, out: Path, export: Path | None, *, concurrency: int, settings: dict[str, Any]) -> int:
+def _measure(
+    plan: Plan,
+    out: Path,
+    export: Path | None,
+    *,
+    concurrency: int,
+    settings: dict[str, Any],
+    beside: tuple[BesideModel, ...],
+) -> int:
     console = Console(stderr=True)
     started, start = datetime.now(UTC), time.monotonic()
     with _telling(console) as tell:
         found = run_to_end(plan, out, concurrency=concurrency, tell=tell)
     seconds = round(time.monotonic() - start, 1)
-    results = summarised(plan, found, started=started, seconds=seconds, settings=_plain(settings))
+    summary = summarised(plan, found, started=started, seconds=seconds, settings=_plain(settings))
+    results = replace(summary, beside=beside)
     try:
         write_report(results, out)
     except OSError as error:

@@ -225,6 +225,44 @@ class JudgeAccuracy:
         _check_ends(self.low, self.right / self.num, self.high)
 
 
+@dataclass(frozen=True, slots=True)
+class BesideStrategy:
+    """What is told of a strategy where models stand beside each other; as in `Strategy`."""
+
+    name: str
+    is_reference: bool
+    rates: Mapping[str, Rate]
+    unknown: Mapping[str, Count]
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True)
+class BesideModel:
+    """What another run has found of the same cases by the same outcome judge.
+
+    Attributes:
+        folder: of that run, as the user named it; "" for the run itself.
+        model: who wrote, as in `Provenance`; `rubric` and `settings` likewise.
+    """
+
+    folder: str
+    model: Mapping[str, Any]
+    rubric: RubricName
+    settings: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    strategies: Annotated[tuple[BesideStrategy, ...], Field(min_length=1)]
+
+    @classmethod
+    def of(cls, results: "Results", folder: str) -> Self:
+        """What is told of a run."""
+        given = results.provenance
+        strategies = [
+            BesideStrategy(each.name, each.is_reference, each.rates, each.unknown, each.costs)
+            for each in results.strategies
+        ]
+        return cls(folder, given.model, given.rubric, given.settings, results.seeds, tuple(strategies))
+
+
 @with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -237,6 +275,8 @@ class Results:
         notes: sentences that have to be read before the figures.
         worst: the answers that turned out worst, the very worst first.
         judge_accuracy: None where it was not measured.
+        cases_hash: tells the cases from any others; None in documents that were written before there was one.
+        beside: what other runs have found, in the order in which they are told.
     """
 
     format: Literal[1]
@@ -254,6 +294,8 @@ class Results:
     win_rates: tuple[WinRate, ...]
     worst: Annotated[tuple[WorstAnswer, ...], Field(max_length=MAX_WORST)]
     judge_accuracy: JudgeAccuracy | None
+    cases_hash: str | None = None
+    beside: tuple[BesideModel, ...] = ()
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.strategies]
@@ -266,6 +308,10 @@ class Results:
         pairs: tuple[Comparison | WinRate, ...] = (*self.comparisons, *self.win_rates)
         told = [name for each in pairs for name in (each.strategy, each.other)]
         _check_known("strategy", names, [*told, *(each.strategy for each in self.worst)])
+        _check_unlike("beside", [each.folder for each in self.beside])
+        for model in self.beside:
+            _check_unlike("strategies", [each.name for each in model.strategies])
+            _check_known("label", self.all_labels, (label for each in model.strategies for label in each.rates))
 
     @property
     def all_labels(self) -> tuple[str, ...]:

@@ -66,6 +66,11 @@ class Plan:
         """Tells the answers of this run from those by other settings; more cases and seeds of the same are the same."""
         return fingerprint([self.suite.name, self.setting.identity, self.budget_of])
 
+    @property
+    def config_hash(self) -> str:
+        """Tells what answers, and how, from anything else; whatever the cases, the seeds and the outcome judge."""
+        return fingerprint([self.answers_hash, [dict(each.identity) for each in self.strategies]])
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -62,6 +62,7 @@ def summarised(plan: Plan, found: Found, *, started: datetime, seconds: float, s
         win_rates=(),
         worst=tuple(summaries.worst()),
         judge_accuracy=None,
+        cases_hash=plan.suite.cases_hash,
     )
 
 
@@ -284,7 +285,7 @@ def _provenance(plan: Plan, *, started: datetime, seconds: float, settings: Mapp
         judge=dict(setting.judge.identity),
         outcome_judge={"name": plan.outcome_judge.name, **plan.outcome_judge.identity},
         rubric=results.RubricName(setting.rubric.name, setting.rubric.content_hash),
-        config_hash=fingerprint([plan.answers_hash, [dict(each.identity) for each in plan.strategies]]),
+        config_hash=plan.config_hash,
         settings=dict(settings),
         started=started.isoformat(timespec="seconds"),
         seconds=seconds,
