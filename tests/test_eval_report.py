@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from langchain_rain import RainConfigError
 from langchain_rain.evaluation.report import figures, formats, markdown, page, sections, svg, tables, write_report
 from langchain_rain.evaluation.report.figures import Point, bin_counts, unbeaten
+from langchain_rain.evaluation.report.marks import mark_of
 from langchain_rain.evaluation.results import Comparison, Malformed, Rate, Results, SearchStep, WorstAnswer
 from tests.eval_results import FIGURES, comparison, rate, results, strategy, worst
 from tests.test_rubric_report import Elements
@@ -420,4 +421,5 @@ def test_every_section_says_how_to_read_it(whole: Results) -> None:
 
 def test_every_strategy_keeps_its_mark(whole: Results) -> None:
     for table in (tables.quality_table(whole), tables.cost_table(whole)):
-        assert [row[0].strategy for row in table.rows] == list(range(len(whole.strategies)))
+        marks = [row[0].mark for row in table.rows]
+        assert marks == [mark_of(number, is_reference=number == 0) for number in range(len(whole.strategies))]

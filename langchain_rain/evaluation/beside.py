@@ -136,7 +136,7 @@ def _what_judges(judge: Mapping[str, Any]) -> dict[str, Any]:
     """What findings depend on: not what the judge is called, nor how the path to the same weights is spelled."""
     found = {key: value for key, value in judge.items() if key != "name"}
     if found.get("judge") == PEOPLE:
-        del found["labels"]
+        found.pop("labels", None)
     if isinstance(models := found.get("models"), list):
         found["models"] = [_without_name(model) for model in models]
     return found

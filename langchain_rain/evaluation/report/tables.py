@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import NONE, amount, printable, words
+from langchain_rain.evaluation.report.marks import Mark, mark_of
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
 
 BETTER, WORSE, EVEN = "▲ better", "▼ worse", "≈ not told apart"
@@ -18,7 +19,7 @@ class Cell:
     Attributes:
         detail: what stands below it, smaller.
         key: what its column is sorted by; None goes last, whichever way.
-        strategy: the number of the strategy that it names, from 0.
+        mark: of the strategy that it names.
         tag: a word that marks it.
         is_best: of its column.
         tone: "good", "bad", "even" or none, told by more than a colour.
@@ -27,7 +28,7 @@ class Cell:
     text: str
     detail: str = ""
     key: float | str | None = None
-    strategy: int | None = None
+    mark: Mark | None = None
     tag: str = ""
     is_best: bool = False
     tone: str = ""
@@ -54,13 +55,13 @@ class Table:
 def quality_table(results: Results) -> Table:
     """How often the answers of each strategy have each label, and what a guardrail would refuse."""
     labels = [label for label in results.all_labels if any(label in each.rates for each in results.strategies)]
-    columns = [Column(words(label), _direction(results, label)) for label in labels]
+    columns = [Column(words(label), direction(results, label)) for label in labels]
     by_column = [_rates_of_label(results, label) for label in labels]
     for name, rate_of in _REFUSALS.items():
         rates = [rate_of(each) for each in results.strategies]
         if any(rates):
             columns.append(Column(name, "see below"))
-            by_column.append([_rate_cell(rate) for rate in rates])
+            by_column.append([rate_cell(rate) for rate in rates])
     return _of_strategies(results, "Rates of the answers by strategy, with 95% intervals", columns, by_column)
 
 
@@ -70,7 +71,8 @@ _REFUSALS: dict[str, Callable[[Strategy], Rate | None]] = {
 }
 
 
-def _direction(results: Results, label: str) -> str:
+def direction(results: Results, label: str) -> str:
+    """Which rates of a label are better, in words."""
     return "lower is better" if label in results.worse_labels else "higher is better"
 
 
@@ -79,12 +81,13 @@ def _rates_of_label(results: Results, label: str) -> list[Cell]:
     found = [rate.value for rate in rates if rate is not None]
     best = min(found) if label in results.worse_labels else max(found)
     return [
-        _rate_cell(rate, each.unknown.get(label, 0), is_best=len(found) > 1 and rate is not None and rate.value == best)
+        rate_cell(rate, each.unknown.get(label, 0), is_best=len(found) > 1 and rate is not None and rate.value == best)
         for rate, each in zip(rates, results.strategies, strict=True)
     ]
 
 
-def _rate_cell(rate: Rate | None, num_unknown: int = 0, *, is_best: bool = False) -> Cell:
+def rate_cell(rate: Rate | None, num_unknown: int = 0, *, is_best: bool = False) -> Cell:
+    """A rate with its interval, and of how many answers the judge could not tell."""
     unknown = f"{num_unknown:,} unknown" if num_unknown else ""
     if rate is None:
         return Cell(NONE, tag=unknown)
@@ -163,7 +166,7 @@ def _difference_row(results: Results, each: Comparison) -> Sequence[Cell]:
     return (
         strategy_cell(results, each.strategy),
         strategy_cell(results, each.other),
-        Cell(words(each.label), _direction(results, each.label), each.label),
+        Cell(words(each.label), direction(results, each.label), each.label),
         Cell(formats.points(each.difference), ends, each.difference),
         _verdict_cell(verdict(results, each)),
         Cell(formats.p_value(each.p_value), key=each.p_value),
@@ -206,12 +209,12 @@ def groups_table(results: Results) -> Table | None:
         return None
     labels = [label for label in results.all_labels if label in set(_labels_in_groups(results))]
     columns = [Column("strategy", is_number=False), Column("group", is_number=False)]
-    columns += [Column(words(label), _direction(results, label)) for label in labels]
+    columns += [Column(words(label), direction(results, label)) for label in labels]
     rows = [
         (
             strategy_cell(results, each.name),
             Cell(formats.name_of(group) or "(none)", key=group),
-            *(_rate_cell(each.groups[group].get(label)) for label in labels),
+            *(rate_cell(each.groups[group].get(label)) for label in labels),
         )
         for group in groups
         for each in results.strategies
@@ -237,8 +240,9 @@ def malformed_table(results: Results) -> Table:
 def strategy_cell(results: Results, name: str) -> Cell:
     """Names a strategy."""
     number = next(number for number, each in enumerate(results.strategies) if each.name == name)
-    tag = "reference" if results.strategies[number].is_reference else ""
-    return Cell(_name(results.strategies[number]), key=name, strategy=number, tag=tag)
+    is_reference = results.strategies[number].is_reference
+    mark, tag = mark_of(number, is_reference=is_reference), "reference" if is_reference else ""
+    return Cell(_name(results.strategies[number]), key=name, mark=mark, tag=tag)
 
 
 def _name(strategy: Strategy) -> str:
