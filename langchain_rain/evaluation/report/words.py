@@ -48,6 +48,18 @@ TRADE_OFF = (
     "best place is the upper right corner. The bars are 95% intervals, one for each rate.",
 )
 
+BESIDE = (
+    "The same cases, answered by other models in runs of their own and judged by the same outcome judge. A line leads "
+    "from the plain answers of a model to those of its reference: it shows what the search does to that model.",
+    "Different models are not tested against each other answer by answer: there is no paired test, and the 95% "
+    "intervals are all there is.",
+)
+
+PEOPLE_BESIDE = (
+    "People have judged: whether they were the same for all models, this report does not know; the rates of different "
+    "people do not compare."
+)
+
 REWINDS = (
     "Where in the answer text was taken back: 0% is its first word, 100% its end. Many rewinds at the beginning mean "
     "that the first words decide; many near the end, that trouble shows late and much work is thrown away. Each row "

@@ -1,0 +1,136 @@
+"""The models of several runs beside each other: what each is called, its marks, and the table of their figures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_rain.evaluation.report import formats, tables
+from langchain_rain.evaluation.report.formats import counted, listed, name_of, named, printable, words
+from langchain_rain.evaluation.report.marks import FORMS, Mark, hue
+from langchain_rain.evaluation.report.tables import Cell, Column, Table
+from langchain_rain.evaluation.results import BesideModel, BesideStrategy, Results
+
+VANILLA = "vanilla"
+"""The strategy from which a line leads to the reference."""
+
+MAX_SETTING = 60
+"""Characters of a setting in a sentence."""
+
+NOT_COMPARED = frozenset(
+    # What names the model, the files, the cases and the outcome judge, and what no figure depends on.
+    ("model", "server", "server_model", "tokenizer", "suite", "data", "attack", "limit", "outcome", "beside")
+    + ("strategies", "concurrency", "seeds", "rubric", "parameter", "functions")
+)
+"""Settings of which a difference is nothing to be told, or is told by other words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model with the place that it has among the others, from 0, and what it is called."""
+
+    number: int
+    name: str
+    found: BesideModel
+
+    @property
+    def color(self) -> str:
+        """Of all that is its own."""
+        return hue(self.number)
+
+    @property
+    def reference(self) -> BesideStrategy:
+        """The strategy that the others of its run are compared with; where none is marked, the last."""
+        return next((each for each in self.found.strategies if each.is_reference), self.found.strategies[-1])
+
+    @property
+    def ends(self) -> tuple[BesideStrategy, BesideStrategy]:
+        """Where a line begins and ends: vanilla, or the first strategy, and the reference; one twice if it is alone."""
+        strategies = self.found.strategies
+        start = next((each for each in strategies if each.name == VANILLA), strategies[0])
+        others = [each for each in strategies if each is not start]
+        if self.reference is not start or not others:
+            return start, self.reference
+        return start, others[-1]
+
+
+def all_models(results: Results) -> list[Model]:
+    """That of this run first, then the others; what has the name of another is told apart by its folder."""
+    given = [BesideModel.of(results, ""), *results.beside]
+    bare = [named(each.model) for each in given]
+    names = [
+        f"{name} ({name_of(each.folder)})" if each.folder and bare.count(name) > 1 else name
+        for name, each in zip(bare, given, strict=True)
+    ]
+    return [Model(number, name, each) for number, (name, each) in enumerate(zip(names, given, strict=True))]
+
+
+def strategy_names(models: Sequence[Model]) -> list[str]:
+    """Of all models, each once."""
+    return list(dict.fromkeys(each.name for model in models for each in model.found.strategies))
+
+
+def mark_in(models: Sequence[Model], model: Model, strategy: BesideStrategy) -> Mark:
+    """The colour says which model, the form which strategy."""
+    return Mark(model.color, form_of(models, strategy.name))
+
+
+def form_of(models: Sequence[Model], strategy: str) -> str:
+    """Of a strategy, whichever model wrote."""
+    return FORMS[strategy_names(models).index(strategy) % len(FORMS)]
+
+
+def models_table(results: Results, models: Sequence[Model]) -> Table:
+    """A row for each model and strategy."""
+    rated = {label for model in models for each in model.found.strategies for label in each.rates}
+    labels = [label for label in results.all_labels if label in rated]
+    columns = [
+        Column("model", is_number=False),
+        Column("strategy", is_number=False),
+        *(Column(words(label), tables.direction(results, label)) for label in labels),
+        Column("token positions", "per answer"),
+        Column("cases"),
+    ]
+    rows = [
+        (
+            Cell(model.name, key=model.name, tag="" if model.found.folder else "this run"),
+            Cell(name_of(each.name), key=each.name, mark=mark_in(models, model, each)),
+            *(tables.rate_cell(each.rates.get(label), each.unknown.get(label, 0)) for label in labels),
+            Cell(formats.amount(each.costs.token_positions), key=each.costs.token_positions),
+            Cell(f"{results.num_cases:,}", counted(len(model.found.seeds), "seed"), results.num_cases),
+        )
+        for model in models
+        for each in model.found.strategies
+    ]
+    return Table("Rates by model and strategy, with 95% intervals", columns, rows)
+
+
+def differing_settings(models: Sequence[Model]) -> Iterator[str]:
+    """For each of the other models a sentence with the settings that it does not share with this run."""
+    here, *others = models
+    for model in others:
+        told = list(_differences(model.found, here.found))
+        if told:
+            yield f"{model.name} was run with other settings: {listed(told)}."
+
+
+def _differences(there: BesideModel, here: BesideModel) -> Iterator[str]:
+    if there.rubric != here.rubric:
+        yield f"rubric {_rubric(there)} (here {_rubric(here)})"
+    if there.seeds != here.seeds:
+        yield f"seeds {_told(list(there.seeds))} (here {_told(list(here.seeds))})"
+    for name in dict.fromkeys([*here.settings, *there.settings]):
+        one, other = _setting(there.settings, name), _setting(here.settings, name)
+        if name not in NOT_COMPARED and one != other:
+            yield f"{words(name)} {one} (here {other})"
+
+
+def _rubric(model: BesideModel) -> str:
+    return f"{name_of(model.rubric.name)} {name_of(model.rubric.hash)}"
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> str:
+    return _told(settings[name]) if name in settings else "not given"
+
+
+def _told(setting: Any) -> str:
+    return formats.shortened(printable(formats.json_words(setting)), MAX_SETTING)
