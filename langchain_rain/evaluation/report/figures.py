@@ -171,8 +171,8 @@ def set_share_limits(axis: Any, rates: Sequence[Rate]) -> None:
     axis.axes.set(**{f"{axis.axis_name}lim": (max(-0.02, low - room), min(1.02, high + room))})
     axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}")
     axis.get_major_locator().set_params(nbins=6, steps=[1, 2, 5, 10])
-    ticks = [tick for tick in axis.get_majorticklocs() if -1e-9 <= tick <= 1 + 1e-9]
-    axis.set_ticks(ticks)
+    least, most = (max(0, low - room), min(1, high + room))  # a tick outside would widen the axis
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if least - 1e-9 <= tick <= most + 1e-9])
 
 
 # --- Where rewinds happened ------------------------------------------------------------------------------------------

@@ -20,6 +20,9 @@ MAX_NAME = 24
 MAX_NARROW = 13
 """Of names of strategies that stand three beside each other in a legend."""
 
+ROOM = 0.14
+"""Of the width, to the right of the best, for their names."""
+
 SHORTEST = 16.0
 """Points between the ends of a line that has a head; a shorter one would be hidden by the marks."""
 
@@ -55,11 +58,6 @@ class ModelPoints:
     points: Sequence[ModelPoint]
     ends: tuple[ModelPoint, ModelPoint] | None
 
-    @property
-    def named_point(self) -> ModelPoint:
-        """Beside which the name stands: where the line ends."""
-        return self.ends[1] if self.ends is not None else self.points[-1]
-
 
 def model_points(models: Sequence[Model], labels: Sequence[str]) -> list[ModelPoints]:
     """The models of which something can be shown; of more strategies than there are forms, only the ends of lines."""
@@ -80,11 +78,19 @@ def model_points(models: Sequence[Model], labels: Sequence[str]) -> list[ModelPo
 
 def _short_names(models: Sequence[Model]) -> list[str]:
     """The ends of long names, as what tells models apart stands there; those that are alike all the same by number."""
-    names = [_end_of(printable(model.name), MAX_NAME) for model in models]
+    names = [_short_name(model) for model in models]
     return [
         f"{number}: {_end_of(name, MAX_NAME - 4)}" if names.count(name) > 1 else name
         for number, name in enumerate(names, 1)
     ]
+
+
+def _short_name(model: Model) -> str:
+    if not model.folder:
+        return _end_of(model.name, MAX_NAME)
+    half = MAX_NAME // 2 - 2
+    name = _end_of(model.name, max(half, MAX_NAME - 3 - len(model.folder)))
+    return f"{name} ({_end_of(model.folder, MAX_NAME - 3 - len(name))})"
 
 
 def _end_of(text: str, most: int) -> str:
@@ -104,17 +110,20 @@ def models_plot(name: str, right: str, upwards: str, models: Sequence[Model]) ->
         points = [point for each in shown for point in each.points]
         set_share_limits(axes.xaxis, [each.rates[0] for each in points])
         set_share_limits(axes.yaxis, [each.rates[1] for each in points])
+        left, end = axes.get_xlim()
+        axes.set_xlim(left, end + ROOM * (end - left))
         _write_legend(axes, models)
         axes.figure.draw_without_rendering()  # the heads of lines depend on the limits
-        lines = [piece for each in shown for piece in _draw_model(axes, each)]
-        names = [Name(each.name, each.color, _pair(each.named_point)) for each in shown]
-        write_names(axes, names, lines, [_pair(each) for each in points])
+        bars = [bar for each in shown for bar in _draw_model(axes, each)]
+        lines = [piece for each in shown for piece in _pieces(each)]
+        names = [Name(each.name, each.color, _named_point(axes, each, shown)) for each in shown]
+        write_names(axes, names, bars, lines=lines, marks=[_pair(each) for each in points])
 
     return draw(name, 380, paint)
 
 
 def _draw_model(axes: Any, model: ModelPoints) -> Iterator[tuple[float, float, float, float]]:
-    """Draws a model; yields what names should not be written upon."""
+    """Draws a model; yields the bars of its intervals."""
     for point in model.points:
         (x, y), (across, upright) = _pair(point), point.rates
         for bar in ((across.low, y, across.high, y), (x, upright.low, x, upright.high)):
@@ -122,9 +131,17 @@ def _draw_model(axes: Any, model: ModelPoints) -> Iterator[tuple[float, float, f
             yield bar
         _draw_mark(axes, point.mark, (x, y))
     if model.ends is not None:
-        start, end = map(_pair, model.ends)
-        _draw_line(axes, model.color, start, end)
-        yield from _pieces(start, end)
+        _draw_line(axes, model.color, *map(_pair, model.ends))
+
+
+def _named_point(axes: Any, model: ModelPoints, all_models: Sequence[ModelPoints]) -> tuple[float, float]:
+    """Beside which the name stands: the end of the line that is farther from the points of other models."""
+    others = [_pair(point) for each in all_models if each is not model for point in each.points]
+    ends = [_pair(each) for each in model.ends or model.points[-1:]]
+    if not others:
+        return ends[-1]
+    shown = axes.transData.transform(others)
+    return max(ends, key=lambda end: min(math.dist(axes.transData.transform(end), other) for other in shown))
 
 
 def _draw_mark(axes: Any, mark: Mark, at: tuple[float, float]) -> None:
@@ -136,16 +153,17 @@ def _draw_line(axes: Any, color: str, start: tuple[float, float], end: tuple[flo
     axes.plot(*zip(start, end, strict=True), color=color, linewidth=1.8, zorder=2)
     (x, y), (other_x, other_y) = axes.transData.transform([start, end])
     if math.hypot(other_x - x, other_y - y) >= SHORTEST:
-        head = {"arrowstyle": "-|>", "color": color, "linewidth": 0, "shrinkA": 0, "shrinkB": 5, "mutation_scale": 13}
+        head = {"arrowstyle": "-|>", "color": color, "linewidth": 0, "shrinkA": 0, "shrinkB": 5, "mutation_scale": 17}
         axes.annotate("", end, xytext=start, arrowprops=head, in_layout=False, zorder=2)
 
 
-def _pieces(start: tuple[float, float], end: tuple[float, float]) -> Iterator[tuple[float, float, float, float]]:
-    """Of a straight line: short enough for boxes."""
-    (x, y), (other_x, other_y) = start, end
-    shares = [number / NUM_PIECES for number in range(NUM_PIECES + 1)]
-    at = [(x + share * (other_x - x), y + share * (other_y - y)) for share in shares]
-    return ((*one, *other) for one, other in pairwise(at))
+def _pieces(model: ModelPoints) -> Iterator[tuple[float, float, float, float]]:
+    """Of the line of a model: short enough for boxes."""
+    if model.ends is not None:
+        (x, y), (other_x, other_y) = map(_pair, model.ends)
+        shares = [number / NUM_PIECES for number in range(NUM_PIECES + 1)]
+        at = [(x + share * (other_x - x), y + share * (other_y - y)) for share in shares]
+        yield from ((*one, *other) for one, other in pairwise(at))
 
 
 def _pair(point: ModelPoint) -> tuple[float, float]:
@@ -207,7 +225,17 @@ def _write_legend(axes: Any, models: Sequence[Model], above: float = 0) -> None:
         axes.plot([], [], **marker(mark), markersize=7, linestyle="", label=shortened(printable(each), MAX_NAME))
     num_columns = 3 if max(map(len, names)) <= MAX_NARROW else 2
     place = (-0.02, 1 + above / 300)
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=place, borderpad=0, ncols=num_columns, labelcolor=INK)
+    axes.legend(
+        frameon=False,
+        loc="lower left",
+        bbox_to_anchor=place,
+        borderpad=0,
+        ncols=num_columns,
+        labelcolor=INK,
+        handlelength=1.2,
+        handletextpad=0.3,
+        columnspacing=1.2,
+    )
 
 
 def _label(label: str) -> str:

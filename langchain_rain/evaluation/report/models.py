@@ -26,11 +26,21 @@ NOT_COMPARED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model with the place that it has among the others, from 0, and what it is called."""
+    """A model with the place that it has among the others, from 0.
+
+    Attributes:
+        folder: of its run, where another model has the same name; else "".
+    """
 
     number: int
     name: str
+    folder: str
     found: BesideModel
+
+    @property
+    def full_name(self) -> str:
+        """What it is called among the others."""
+        return f"{self.name} ({self.folder})" if self.folder else self.name
 
     @property
     def color(self) -> str:
@@ -56,12 +66,11 @@ class Model:
 def all_models(results: Results) -> list[Model]:
     """That of this run first, then the others; what has the name of another is told apart by its folder."""
     given = [BesideModel.of(results, ""), *results.beside]
-    bare = [named(each.model) for each in given]
-    names = [
-        f"{name} ({name_of(each.folder)})" if each.folder and bare.count(name) > 1 else name
-        for name, each in zip(bare, given, strict=True)
+    names = [named(each.model) for each in given]
+    return [
+        Model(number, name, printable(each.folder) if names.count(name) > 1 else "", each)
+        for number, (name, each) in enumerate(zip(names, given, strict=True))
     ]
-    return [Model(number, name, each) for number, (name, each) in enumerate(zip(names, given, strict=True))]
 
 
 def strategy_names(models: Sequence[Model]) -> list[str]:
@@ -92,7 +101,7 @@ def models_table(results: Results, models: Sequence[Model]) -> Table:
     ]
     rows = [
         (
-            Cell(model.name, key=model.name, tag="" if model.found.folder else "this run"),
+            Cell(model.full_name, key=model.full_name, tag="" if model.found.folder else "this run"),
             Cell(name_of(each.name), key=each.name, mark=mark_in(models, model, each)),
             *(tables.rate_cell(each.rates.get(label), each.unknown.get(label, 0)) for label in labels),
             Cell(formats.amount(each.costs.token_positions), key=each.costs.token_positions),
@@ -110,7 +119,7 @@ def differing_settings(models: Sequence[Model]) -> Iterator[str]:
     for model in others:
         told = list(_differences(model.found, here.found))
         if told:
-            yield f"{model.name} was run with other settings: {listed(told)}."
+            yield f"{model.full_name} was run with other settings: {listed(told)}."
 
 
 def _differences(there: BesideModel, here: BesideModel) -> Iterator[str]:
