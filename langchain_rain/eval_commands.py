@@ -161,9 +161,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     budget_of = chosen[-1].name if equal_budget and not ablate else None
     plan = Plan(cases, chosen, tuple(seeds or [0]), setting, judging, budget_of)
     told_beside = beside_models(others, plan)
-    raise typer.Exit(
-        _measure(plan, out, export, concurrency=concurrency, settings=settings, beside=told_beside)
-    )
+    raise typer.Exit(_measure(plan, out, export, concurrency=concurrency, settings=settings, beside=told_beside))
 
 
 def _measure(

@@ -311,7 +311,8 @@ class Results:
         _check_unlike("beside", [each.folder for each in self.beside])
         for model in self.beside:
             _check_unlike("strategies", [each.name for each in model.strategies])
-            _check_known("label", self.all_labels, (label for each in model.strategies for label in each.rates))
+            told_of = (found for each in model.strategies for found in (each.rates, each.unknown))
+            _check_known("label", self.all_labels, (label for found in told_of for label in found))
 
     @property
     def all_labels(self) -> tuple[str, ...]:

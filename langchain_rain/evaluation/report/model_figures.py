@@ -202,7 +202,8 @@ def most_points(shown: Sequence[ModelPoints]) -> int:
 def _draw_row(axes: Any, row: int, model: ModelPoints) -> None:
     """The strategies of a model one below the other."""
     step = 0.8 / len(model.points)
-    places = {id(point): row + step * (number - (len(model.points) - 1) / 2) for number, point in enumerate(model.points)}
+    top = row - step * (len(model.points) - 1) / 2
+    places = {id(point): top + step * number for number, point in enumerate(model.points)}
     for point in model.points:
         (rate,), y = point.rates, places[id(point)]
         axes.plot([rate.low, rate.high], [y, y], color=model.color, linewidth=1.4, alpha=0.5)

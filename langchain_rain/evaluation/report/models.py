@@ -1,13 +1,12 @@
-"""The models of several runs beside each other: what each is called, its marks, and the table of their figures."""
+"""The models of several runs beside each other: what each is called, by which mark, and what its run did otherwise."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_rain.evaluation.report import formats, tables
-from langchain_rain.evaluation.report.formats import counted, listed, name_of, named, printable, words
+from langchain_rain.evaluation.report import formats
+from langchain_rain.evaluation.report.formats import listed, name_of, named, printable, words
 from langchain_rain.evaluation.report.marks import FORMS, Mark, hue
-from langchain_rain.evaluation.report.tables import Cell, Column, Table
 from langchain_rain.evaluation.results import BesideModel, BesideStrategy, Results
 
 VANILLA = "vanilla"
@@ -17,11 +16,10 @@ MAX_SETTING = 60
 """Characters of a setting in a sentence."""
 
 NOT_COMPARED = frozenset(
-    # What names the model, the files, the cases and the outcome judge, and what no figure depends on.
-    ("model", "server", "server_model", "tokenizer", "suite", "data", "attack", "limit", "outcome", "beside")
-    + ("strategies", "concurrency", "seeds", "rubric", "parameter", "functions")
+    "model server server_model tokenizer suite data attack limit outcome beside strategies concurrency seeds rubric "
+    "parameter functions".split()
 )
-"""Settings of which a difference is nothing to be told, or is told by other words."""
+"""Settings that name models, files, cases or judges of outcomes, that change no figure, or that are told elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,31 +84,6 @@ def mark_in(models: Sequence[Model], model: Model, strategy: BesideStrategy) -> 
 def form_of(models: Sequence[Model], strategy: str) -> str:
     """Of a strategy, whichever model wrote."""
     return FORMS[strategy_names(models).index(strategy) % len(FORMS)]
-
-
-def models_table(results: Results, models: Sequence[Model]) -> Table:
-    """A row for each model and strategy."""
-    rated = {label for model in models for each in model.found.strategies for label in each.rates}
-    labels = [label for label in results.all_labels if label in rated]
-    columns = [
-        Column("model", is_number=False),
-        Column("strategy", is_number=False),
-        *(Column(words(label), tables.direction(results, label)) for label in labels),
-        Column("token positions", "per answer"),
-        Column("cases"),
-    ]
-    rows = [
-        (
-            Cell(model.full_name, key=model.full_name, tag="" if model.found.folder else "this run"),
-            Cell(name_of(each.name), key=each.name, mark=mark_in(models, model, each)),
-            *(tables.rate_cell(each.rates.get(label), each.unknown.get(label, 0)) for label in labels),
-            Cell(formats.amount(each.costs.token_positions), key=each.costs.token_positions),
-            Cell(f"{results.num_cases:,}", counted(len(model.found.seeds), "seed"), results.num_cases),
-        )
-        for model in models
-        for each in model.found.strategies
-    ]
-    return Table("Rates by model and strategy, with 95% intervals", columns, rows)
 
 
 def differing_settings(models: Sequence[Model]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from functools import partial
 from langchain_rain.evaluation.report import figures, formats, model_figures, tables
 from langchain_rain.evaluation.report import words as texts
 from langchain_rain.evaluation.report.formats import counted, listed, name_of, named, printable, words
-from langchain_rain.evaluation.report.models import Model, all_models, differing_settings, models_table
+from langchain_rain.evaluation.report.models import Model, all_models, differing_settings
 from langchain_rain.evaluation.report.tables import Table
 from langchain_rain.evaluation.results import Costs, Results
 
@@ -123,7 +123,7 @@ def _beside(results: Results) -> Section | None:
     if left_out:
         remarks.append(f"{counted(left_out, 'model')} {'has' if left_out == 1 else 'have'} no such rate to plot.")
     remarks += [texts.PEOPLE_BESIDE] if results.provenance.outcome_judge.get("judge") == "people" else []
-    table = models_table(results, models)
+    table = tables.models_table(results, models)
     return Section("beside", "Models beside each other", texts.BESIDE, plots, [table], remarks)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import NONE, amount, printable, words
 from langchain_rain.evaluation.report.marks import Mark, mark_of
+from langchain_rain.evaluation.report.models import Model, mark_in
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
 
 BETTER, WORSE, EVEN = "▲ better", "▼ worse", "≈ not told apart"
@@ -61,7 +62,7 @@ def quality_table(results: Results) -> Table:
         rates = [rate_of(each) for each in results.strategies]
         if any(rates):
             columns.append(Column(name, "see below"))
-            by_column.append([rate_cell(rate) for rate in rates])
+            by_column.append([_rate_cell(rate) for rate in rates])
     return _of_strategies(results, "Rates of the answers by strategy, with 95% intervals", columns, by_column)
 
 
@@ -81,13 +82,12 @@ def _rates_of_label(results: Results, label: str) -> list[Cell]:
     found = [rate.value for rate in rates if rate is not None]
     best = min(found) if label in results.worse_labels else max(found)
     return [
-        rate_cell(rate, each.unknown.get(label, 0), is_best=len(found) > 1 and rate is not None and rate.value == best)
+        _rate_cell(rate, each.unknown.get(label, 0), is_best=len(found) > 1 and rate is not None and rate.value == best)
         for rate, each in zip(rates, results.strategies, strict=True)
     ]
 
 
-def rate_cell(rate: Rate | None, num_unknown: int = 0, *, is_best: bool = False) -> Cell:
-    """A rate with its interval, and of how many answers the judge could not tell."""
+def _rate_cell(rate: Rate | None, num_unknown: int = 0, *, is_best: bool = False) -> Cell:
     unknown = f"{num_unknown:,} unknown" if num_unknown else ""
     if rate is None:
         return Cell(NONE, tag=unknown)
@@ -214,7 +214,7 @@ def groups_table(results: Results) -> Table | None:
         (
             strategy_cell(results, each.name),
             Cell(formats.name_of(group) or "(none)", key=group),
-            *(rate_cell(each.groups[group].get(label)) for label in labels),
+            *(_rate_cell(each.groups[group].get(label)) for label in labels),
         )
         for group in groups
         for each in results.strategies
@@ -225,6 +225,27 @@ def groups_table(results: Results) -> Table | None:
 
 def _labels_in_groups(results: Results) -> Iterator[str]:
     return (label for each in results.strategies for group in each.groups.values() for label in group)
+
+
+def models_table(results: Results, models: Sequence[Model]) -> Table:
+    """A row for each model and strategy, those of this run first."""
+    rated = {label for model in models for each in model.found.strategies for label in each.rates}
+    labels = [label for label in results.all_labels if label in rated]
+    columns = [Column(name, is_number=False) for name in ("model", "strategy")]
+    columns += [Column(words(label), direction(results, label)) for label in labels]
+    columns += [Column("token positions", "per answer"), Column("cases")]
+    rows = [
+        (
+            Cell(model.full_name, key=model.full_name, tag="" if model.found.folder else "this run"),
+            Cell(formats.name_of(each.name), key=each.name, mark=mark_in(models, model, each)),
+            *(_rate_cell(each.rates.get(label), each.unknown.get(label, 0)) for label in labels),
+            Cell(amount(each.costs.token_positions), key=each.costs.token_positions),
+            Cell(f"{results.num_cases:,}", formats.counted(len(model.found.seeds), "seed"), results.num_cases),
+        )
+        for model in models
+        for each in model.found.strategies
+    ]
+    return Table("Rates by model and strategy, with 95% intervals", columns, rows)
 
 
 def malformed_table(results: Results) -> Table:
