@@ -350,14 +350,18 @@ def test_points_at_one_place_are_drawn() -> None:
     assert ">b<" in drawn
 
 
+PAIR = of_two_labels("llama-7b")
+
+
 @given(st.lists(st.text(max_size=60), min_size=2, max_size=4), st.lists(st.text(max_size=60), min_size=3, max_size=3))
 def test_names_in_the_plot_are_short_and_no_two_alike(names: list[str], folders: list[str]) -> None:
-    first, *others = (run_of(name, (measured("vanilla", harmless=400, helpful=400),)) for name in names)
+    pattern = BesideModel.of(PAIR, "")
     told = [
-        BesideModel.of(each, f"{folder}{number}")
-        for number, (each, folder) in enumerate(zip(others, folders, strict=False))
+        replace(pattern, folder=f"{folder}{number}", model={"name": name})
+        for number, (name, folder) in enumerate(zip(names[1:], folders, strict=False))
     ]
-    points = model_figures.model_points(all_models(replace(first, beside=tuple(told))), ("helpful", "harmless"))
+    first = replace(PAIR, provenance=replace(PAIR.provenance, model={"name": names[0]}), beside=tuple(told))
+    points = model_figures.model_points(all_models(first), ("helpful", "harmless"))
     short = [each.name for each in points]
     assert len(set(short)) == len(short)
     assert max(map(len, short)) <= model_figures.MAX_NAME
@@ -394,11 +398,11 @@ def test_the_command_tells_runs_beside_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["eval", "demo", "--out", "one", "--rubric", "helpfulness", *FEW]) == 0
+    assert cli.run(["eval", "demo", "--out", "one", "--seed", "1", *FEW]) == 0
     assert cli.run(["eval", "demo", "--out", "two", "--beside", "one", *FEW]) == 0
     document = json.loads(Path("two/results.json").read_text(encoding="utf-8"))
     (told,) = document["beside"]
-    assert (told["folder"], told["rubric"]["name"]) == ("one", "helpfulness")
+    assert (told["folder"], told["seeds"]) == ("one", [1])
     assert document["provenance"]["settings"]["beside"] == ["one"]
     report = Path("two/report.md").read_text(encoding="utf-8")
     assert "| demo (one) | rain-balanced |" in report

@@ -155,7 +155,7 @@ def test_other_models_have_known_labels_and_each_its_folder() -> None:
     (first, *_) = told.strategies
     with pytest.raises(RainConfigError, match="strategies: each is there once, given 'vanilla' twice"):
         results(beside=(replace(told, strategies=(first, first)),))
-    with pytest.raises(RainConfigError, match="label: .* are there, given 'kind'"):
+    with pytest.raises(RainConfigError, match=r"label: .* are there, given 'kind'"):
         results(beside=(replace(told, strategies=(replace(first, unknown={"kind": 1}),)),))
 
 
