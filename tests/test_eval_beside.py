@@ -282,6 +282,8 @@ def test_models_of_one_name_are_told_apart_by_their_folders() -> None:
     told = [BesideModel.of(each, folder) for each, folder in ((same[1], "runs/fast"), (third, "runs/30"))]
     models = all_models(replace(same[0], beside=tuple(told)))
     assert [each.full_name for each in models] == ["demo", "demo (runs/fast)", "llama-30b"]
+    long = replace(told[0], folder=f"{'runs/' * 50}fast")
+    assert all_models(replace(same[0], beside=(long,)))[1].full_name == f"demo (\u2026{'runs/' * 7}fast)"
 
 
 def test_other_settings_are_told() -> None:

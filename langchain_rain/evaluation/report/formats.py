@@ -128,6 +128,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def end_of(text: str, most: int) -> str:
+    """The end of a text that is too long, as of paths it tells more."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
+
+
 def named(who: Mapping[str, Any]) -> str:
     """Whom a description names; else all that it says."""
     name = who.get("name") or who.get("model")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from langchain_rain.evaluation.report.figures import NUM_PIECES, name_sides, set_share_limits, two_labels
-from langchain_rain.evaluation.report.formats import printable, shortened, words
+from langchain_rain.evaluation.report.formats import end_of, printable, shortened, words
 from langchain_rain.evaluation.report.marks import FORMS, Mark, marker
 from langchain_rain.evaluation.report.models import Model, form_of, mark_in, strategy_names
 from langchain_rain.evaluation.report.placing import Name, write_names
@@ -80,21 +80,17 @@ def _short_names(models: Sequence[Model]) -> list[str]:
     """The ends of long names, as what tells models apart stands there; those that are alike all the same by number."""
     names = [_short_name(model) for model in models]
     return [
-        f"{number}: {_end_of(name, MAX_NAME - 4)}" if names.count(name) > 1 else name
+        f"{number}: {end_of(name, MAX_NAME - 4)}" if names.count(name) > 1 else name
         for number, name in enumerate(names, 1)
     ]
 
 
 def _short_name(model: Model) -> str:
     if not model.folder:
-        return _end_of(model.name, MAX_NAME)
+        return end_of(model.name, MAX_NAME)
     half = MAX_NAME // 2 - 2
-    name = _end_of(model.name, max(half, MAX_NAME - 3 - len(model.folder)))
-    return f"{name} ({_end_of(model.folder, MAX_NAME - 3 - len(name))})"
-
-
-def _end_of(text: str, most: int) -> str:
-    return text if len(text) <= most else f"\u2026{text[1 - most :]}"
+    name = end_of(model.name, max(half, MAX_NAME - 3 - len(model.folder)))
+    return f"{name} ({end_of(model.folder, MAX_NAME - 3 - len(name))})"
 
 
 # --- One rate against another ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_rain.evaluation.report import formats
-from langchain_rain.evaluation.report.formats import listed, name_of, named, printable, words
+from langchain_rain.evaluation.report.formats import end_of, listed, name_of, named, printable, words
 from langchain_rain.evaluation.report.marks import FORMS, Mark, hue
 from langchain_rain.evaluation.results import BesideModel, BesideStrategy, Results
 
@@ -66,7 +66,7 @@ def all_models(results: Results) -> list[Model]:
     given = [BesideModel.of(results, ""), *results.beside]
     names = [named(each.model) for each in given]
     return [
-        Model(number, name, printable(each.folder) if names.count(name) > 1 else "", each)
+        Model(number, name, end_of(printable(each.folder), formats.MAX_NAME) if names.count(name) > 1 else "", each)
         for number, (name, each) in enumerate(zip(names, given, strict=True))
     ]
 
