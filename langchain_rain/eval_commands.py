@@ -21,14 +21,16 @@ from langchain_rain.engines.loading import DEMO_MODEL, completions_engine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.ablations import ablations
 from langchain_rain.evaluation.beside import beside_models, read_others
+from langchain_rain.evaluation.findings import Tell
+from langchain_rain.evaluation.outcomes.accuracy import checks_of
 from langchain_rain.evaluation.outcomes.base import check_is_another
-from langchain_rain.evaluation.outcomes.loading import outcome_judge
+from langchain_rain.evaluation.outcomes.loading import judges_of_pairs, outcome_judge
 from langchain_rain.evaluation.outcomes.people import Answered as ForPeople
 from langchain_rain.evaluation.outcomes.people import export_answers
 from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.report import write_report
 from langchain_rain.evaluation.results import BesideModel
-from langchain_rain.evaluation.runs import Found, Plan, Tell, run_to_end
+from langchain_rain.evaluation.runs import Found, Plan, run_to_end
 from langchain_rain.evaluation.strategies import ALLOWED_NAMES, Setting, Strategy, all_strategies
 from langchain_rain.evaluation.suites import ATTACKS, SUITES, load_suite
 from langchain_rain.evaluation.summaries import summarised
@@ -111,6 +113,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     allow_same_judge: Annotated[
         bool, typer.Option("--allow-same-judge", help="The outcome may be judged by the model that steers.")
     ] = False,
+    win_rates: Annotated[
+        bool,
+        typer.Option(help="Also ask the outcome judge, if it can tell, which of two answers to a case is better."),
+    ] = True,
+    judge_accuracy: Annotated[
+        bool,
+        typer.Option(help="Also ask the outcome judge what the suite knows, to see how often it is right."),
+    ] = True,
     export: Annotated[
         Path | None,
         typer.Option(
@@ -159,7 +169,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     check_is_another(judging, [setting.judge], is_allowed=allow_same_judge)
     chosen = _chosen(strategies, setting, preset, ablate=ablate)
     budget_of = chosen[-1].name if equal_budget and not ablate else None
-    plan = Plan(cases, chosen, tuple(seeds or [0]), setting, judging, budget_of)
+    plan = Plan(
+        cases,
+        chosen,
+        tuple(seeds or [0]),
+        setting,
+        judging,
+        budget_of,
+        pair_judges=judges_of_pairs(judging, suite, loaded=loaded) if win_rates and len(chosen) > 1 else (),
+        checks=checks_of(judging, suite, cases.cases, loaded=loaded) if judge_accuracy else (),
+    )
     told_beside = beside_models(others, plan)
     raise typer.Exit(_measure(plan, out, export, concurrency=concurrency, settings=settings, beside=told_beside))
 

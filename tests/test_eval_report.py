@@ -99,7 +99,7 @@ def test_the_page_tells_rates_with_their_intervals_and_numbers(whole: Results, t
     told = Elements(text).text.replace("\u00a0", " ")
     assert "96.8% 95.4\u201397.7, n 900" in told  # 871 of 900, Wilson
     assert "3 unknown" in told
-    assert "90.0% 95% interval 85.1\u201393.4, n 200" in told  # the outcome judge: 180 of 200
+    assert "90.0% 85.0\u201393.4, n 200, where the truth is known; balanced 88.0%" in told  # the outcome judge
     assert "Harmless: highest for rain-thorough, 97.7%" in told
     assert "Attack succeeded: lowest for rain-thorough, 2.3%" in told
     for note in whole.notes:
@@ -215,7 +215,7 @@ def test_one_strategy_alone_has_a_report() -> None:
     assert "1 strategy on 300 cases" in told
     assert "There was no rewind in any answer." in told
     assert "not judged for helpfulness" in told
-    assert "not measured: trust its figures accordingly" in told
+    assert "100.0% it is the rules that the demo world is made by" in told
     assert "none of them a reference" in told
     for title in ("Compared answer by answer", "Which answer was preferred", "Worst answers", "Unreadable rows"):
         assert title not in told

@@ -105,7 +105,9 @@ def documents(draw: st.DrawFn) -> Results:
     found = st.dictionaries(TEXTS, st.none() | st.booleans() | st.floats(-9, 9), max_size=2)
     search = st.lists(steps, max_size=3).map(tuple)
     worst = st.builds(WorstAnswer, TEXTS, name, st.integers(0, 9), TEXTS | messages, TEXTS, VALUES, found, search)
-    accuracy = st.builds(JudgeAccuracy, right=st.just(1), num=st.just(2), low=st.floats(0, 0.5), high=st.floats(0.5, 1))
+    accuracy = st.builds(JudgeAccuracy, rates(), st.none() | SHARES, COUNTS)
+    bias = st.none() | st.floats(-0.5, 0.5)
+    won = st.builds(WinRate, TEXTS, name, name, st.none() | rates(), st.none() | SHARES, *[COUNTS] * 3, bias, COUNTS)
     provenance = st.builds(
         Provenance,
         **dict.fromkeys(("langchain_rain", "python", "config_hash"), TEXTS),
@@ -127,7 +129,7 @@ def documents(draw: st.DrawFn) -> Results:
         notes=draw(st.lists(TEXTS, max_size=2).map(tuple)),
         strategies=tuple(draw(strategies(name, labels)) for name in names),
         comparisons=draw(st.lists(comparisons(labels[0], names), max_size=2).map(tuple)),
-        win_rates=draw(st.lists(st.builds(WinRate, name, name, COUNTS, COUNTS, COUNTS), max_size=2).map(tuple)),
+        win_rates=draw(st.lists(won, max_size=2).map(tuple)),
         worst=draw(st.lists(worst, max_size=2).map(tuple)),
         judge_accuracy=draw(st.none() | accuracy),
         cases_hash=draw(st.none() | TEXTS),

@@ -173,13 +173,27 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """How often somebody who saw both answers preferred that of `strategy`."""
+    """How often somebody who was shown both answers, in both orders, preferred that of `strategy`.
 
+    Attributes:
+        by: what the better one was told by.
+        rate: wins and half of the ties, as a share; 0.5 if they are as good. None without any.
+        p_value: of the exact sign test of wins against losses; None likewise.
+        wins: cases in which that of `strategy` is preferred in both orders; `losses`, `ties` likewise.
+        position_bias: the probability that the answer shown first is preferred, minus 0.5; None likewise.
+        unknown: pairs of which the judge could not tell.
+    """
+
+    by: str
     strategy: str
     other: str
+    rate: Rate | None
+    p_value: Share | None
     wins: Count
     ties: Count
     losses: Count
+    position_bias: Annotated[float, Field(ge=-0.5, le=0.5)] | None
+    unknown: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +228,17 @@ class WorstAnswer:
 
 @dataclass(frozen=True, slots=True)
 class JudgeAccuracy:
-    """How often the outcome judge was right about answers of which the truth is known; with a 95 % interval."""
+    """How often the outcome judge was right where the truth is known.
 
-    right: Count
-    num: Annotated[int, Field(gt=0)]
-    low: Share
-    high: Share
+    Attributes:
+        rate: of all it was asked, what it could not tell included.
+        balanced: the mean of the shares of what is true and of what is false; None without both.
+        unknown: what it could not tell.
+    """
 
-    def __post_init__(self) -> None:
-        _check_ends(self.low, self.right / self.num, self.high)
+    rate: Rate
+    balanced: Share | None
+    unknown: Count
 
 
 @dataclass(frozen=True, slots=True)

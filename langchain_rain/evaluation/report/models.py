@@ -17,7 +17,7 @@ MAX_SETTING = 60
 
 NOT_COMPARED = frozenset(
     "model server server_model tokenizer suite data attack limit outcome beside strategies concurrency seeds rubric "
-    "parameter functions".split()
+    "parameter functions win_rates judge_accuracy".split()
 )
 """Settings that name models, files, cases or judges of outcomes, that change no figure, or that are told elsewhere."""
 

@@ -218,12 +218,19 @@ def facts(results: Results) -> Iterator[tuple[str, str, str]]:
     answers = results.num_cases * len(results.seeds)
     yield "answers per strategy", f"{answers:,}", f"each case with {seeds}"
     yield "strategies", f"{len(results.strategies):,}", _references(results)
+    yield "outcome judge right", *_judge_is_right(results)
+
+
+def _judge_is_right(results: Results) -> tuple[str, str]:
+    """How often, and what that means."""
     accuracy = results.judge_accuracy
-    if accuracy is None:
-        yield "outcome judge right", formats.NONE, "not measured: trust its figures accordingly"
-    else:
-        told = f"95% interval {formats.ends(accuracy.low, accuracy.high)}, n {accuracy.num:,}, where the truth is known"
-        yield "outcome judge right", formats.percent(accuracy.right / accuracy.num), told
+    if accuracy is not None:
+        told = f"{formats.interval(accuracy.rate)}, where the truth is known"
+        balanced = "" if accuracy.balanced is None else f"; balanced {formats.percent(accuracy.balanced)}"
+        return formats.percent(accuracy.rate.value), told + balanced
+    if results.provenance.outcome_judge.get("judge") == "oracle":
+        return formats.percent(1.0), "it is the rules that the demo world is made by"
+    return formats.NONE, "not measured: trust its figures accordingly"
 
 
 def _references(results: Results) -> str:

@@ -188,18 +188,26 @@ def verdict(results: Results, each: Comparison) -> str:
 
 def wins_table(results: Results) -> Table:
     """Which of two answers was preferred."""
-    columns = [Column("strategy", is_number=False), Column("against", is_number=False)]
-    columns += [Column(name) for name in ("wins", "ties", "losses")] + [Column("pairs", "n")]
+    columns = [Column(name, is_number=False) for name in ("strategy", "against", "by")]
+    columns += [Column("win rate", "ties half"), Column("p-value")]
+    columns += [Column(name, "cases") for name in ("wins", "ties", "losses")]
+    columns += [Column("first place", "points"), Column("unknown", "pairs")]
     rows = []
     for each in results.win_rates:
-        num = each.wins + each.ties + each.losses
-        counts = [
-            Cell(f"{count:,}", formats.percent(count / num) if num else "", count)
-            for count in (each.wins, each.ties, each.losses)
-        ]
-        both = (strategy_cell(results, each.strategy), strategy_cell(results, each.other))
-        rows.append((*both, *counts, Cell(f"{num:,}", key=num)))
-    return Table("Preferences by pair of strategies", columns, rows)
+        bias = each.position_bias
+        rows.append(
+            (
+                strategy_cell(results, each.strategy),
+                strategy_cell(results, each.other),
+                Cell(words(each.by)),
+                _rate_cell(each.rate),
+                Cell(formats.p_value(each.p_value), key=each.p_value),
+                *(Cell(f"{count:,}", key=count) for count in (each.wins, each.ties, each.losses)),
+                Cell(NONE if bias is None else formats.points(bias), key=bias),
+                Cell(f"{each.unknown:,}", key=each.unknown),
+            )
+        )
+    return Table("Which answer was preferred, by pair of strategies", columns, rows)
 
 
 def groups_table(results: Results) -> Table | None:

@@ -76,7 +76,12 @@ DIFFERENCES = (
     "comparisons without any difference, one is expected to fall below 0.05.",
 )
 
-WINS = ("Somebody saw the answers of both and said which is better; the answers it could not choose between are ties.",)
+WINS = (
+    "The outcome judge was shown both answers to a case and said which is better, in both orders. An answer has won if "
+    "it was preferred in both; a judge that prefers a place in both orders says a tie. The win rate counts wins and "
+    "half of the ties; 50% means as good. First place: how much more often than half the answer shown first was "
+    "preferred, which says how far the judge goes by place. The p-value is of wins against losses.",
+)
 
 GROUPS = (
     "The same rates for each group of cases of the suite. Groups are smaller, so their intervals are wider: look "
