@@ -49,7 +49,8 @@ def demo_tokenizer() -> Any:
 @pytest.fixture(scope="module")
 def demo_model() -> Any:
     assert torch.get_float32_matmul_precision() == "highest"  # without TF32, which keeps 10 bits of 23
-    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).to(DEVICE)
+    model: Any = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    return model.to(DEVICE)
 
 
 @pytest.fixture(scope="module")
