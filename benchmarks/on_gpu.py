@@ -142,9 +142,7 @@ class Passes:
     def run(self, num_cached: int = NUM_CACHED) -> tuple[float, float]:
         """One pass: the seconds until it is launched, and until it is done."""
         device = self.model.device
-        num_too_many = self.cache.get_seq_length() - num_cached
-        if num_too_many:
-            self.cache.crop(-num_too_many)
+        self.cache.crop(num_cached - self.cache.get_seq_length())
         inputs = {"input_ids": torch.full((1, self.num_new), 5, device=device)}
         if self.has_mask:
             is_seen = torch.ones((self.num_new, num_cached + self.num_new), dtype=torch.bool, device=device)
