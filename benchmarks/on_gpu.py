@@ -16,19 +16,18 @@ The figures are written after each table: a run that is cut off leaves those it 
 
 import argparse
 import gc
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measuring import Row, Run, argument_parser, begin, median_seconds, ratios, timed, wait_for
 from benchmarks.models import SHAPES, demo_prompts, random_engine
+from benchmarks.passes import NUM_CACHED, forward_passes
 from benchmarks.sides import (
     NUM_WARM_UP_TOKENS,
     Guard,
@@ -42,15 +41,6 @@ from benchmarks.sides import (
 from langchain_rain import RainConfig, drivers
 from langchain_rain.engines.transformers import TransformersEngine
 from langchain_rain.search.protocol import Rollout, ask
-
-NUM_CACHED = 128
-"""Tokens before the new ones of a forward pass."""
-
-NUM_PROFILED = 3
-"""Passes whose kernels are timed."""
-
-ATTENTION = ("fmha", "flash", "cudnn", "attention")
-"""What the name of a kernel that attends has in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +77,10 @@ def main() -> None:
     for size in arguments.sizes:
         make = partial(random_engine, size, device=arguments.device, seed=arguments.seed, dtype=torch.bfloat16)
         engine, seconds = timed(make, torch.device(arguments.device))
+        alone = forward_passes(engine.model, extent.positions, extent.num_passes)
         tables = {
             "the model": _model(engine, seconds),
-            f"a forward pass after {NUM_CACHED} cached tokens": _forward(engine, extent),
+            f"a forward pass after {NUM_CACHED} cached tokens": alone,
             "one prompt at a time; per answer": _one_at_a_time(engine, extent, arguments),
             f"{extent.num_prompts} prompts at once": _at_once(engine, extent, arguments),
             "where the time of a step goes": _steps(engine, extent, arguments),
@@ -97,7 +88,7 @@ def main() -> None:
         for title, rows in tables.items():
             report.add(f"{size}: {title}", rows)
             report.save()
-        del engine, tables, rows
+        del engine, alone, tables, rows
         _free()
     report.write()
 
@@ -119,83 +110,6 @@ def _model(engine: TransformersEngine, seconds: float) -> Iterator[Row]:
         "cached as a tree": str(engine.cache_info.max_tokens > 0),
         "made in seconds": seconds,
     }
-
-
-# Forward passes
-
-
-@dataclass(frozen=True, slots=True)
-class Passes:
-    """Forward passes of a model over `num_new` positions after cached ones.
-
-    Attributes:
-        cache: of a text that is long enough; each pass cuts it to the length that it is given, the longest first.
-        has_mask: whether a mask says what a position sees, as in a tree; here all before it.
-    """
-
-    model: Any
-    cache: Any
-    num_new: int
-    has_mask: bool
-
-    @torch.inference_mode()
-    def run(self, num_cached: int = NUM_CACHED) -> tuple[float, float]:
-        """One pass: the seconds until it is launched, and until it is done."""
-        device = self.model.device
-        self.cache.crop(num_cached - self.cache.get_seq_length())
-        inputs = {"input_ids": torch.full((1, self.num_new), 5, device=device)}
-        if self.has_mask:
-            is_seen = torch.ones((self.num_new, num_cached + self.num_new), dtype=torch.bool, device=device)
-            inputs["attention_mask"] = is_seen.tril(num_cached)[None, None]
-        wait_for(device)
-        started = time.perf_counter()
-        self.model(**inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
-        launched = time.perf_counter() - started
-        wait_for(device)
-        return launched, time.perf_counter() - started
-
-    def milliseconds(self, all_num_cached: Iterable[int]) -> tuple[float, float]:
-        """The medians over passes, one for each of these lengths, until launched and until done."""
-        launched, done = zip(*(self.run(each) for each in all_num_cached), strict=True)
-        return 1000 * statistics.median(launched), 1000 * statistics.median(done)
-
-    def on_gpu(self) -> tuple[float | None, str | None]:
-        """The milliseconds that the GPU computes for a pass, and the kernel that attends."""
-        if self.model.device.type != "cuda":
-            return None, None
-        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-            for _ in range(NUM_PROFILED):
-                self.run()
-        kernels = {each.key: each.self_device_time_total for each in profiled.key_averages()}
-        attending = [name for name in kernels if any(part in name.lower() for part in ATTENTION)]
-        name = max(attending, key=lambda each: kernels[each], default=None)
-        return sum(kernels.values()) / 1000 / NUM_PROFILED, name and name[:100]
-
-
-def _forward(engine: TransformersEngine, extent: Extent) -> Iterator[Row]:
-    longest = NUM_CACHED + extent.num_passes
-    for num_new in extent.positions:
-        for has_mask in (False, True):
-            passes = Passes(engine.model, _cache(engine.model, longest + 1), num_new, has_mask)
-            passes.run(longest + 1)  # the first one is slow
-            _, changing = passes.milliseconds(range(longest, NUM_CACHED, -1))
-            launched, done = passes.milliseconds([NUM_CACHED] * extent.num_passes)
-            on_gpu, kernel = passes.on_gpu()
-            yield {
-                "new positions": f"{num_new}, {'a mask' if has_mask else 'no mask'}",
-                "ms": done,
-                "ms until launched": launched,
-                "GPU ms": on_gpu,
-                "ms, each at another length": changing,
-                "positions a second": 1000 * num_new / done,
-                "attention": kernel,
-            }
-
-
-@torch.inference_mode()
-def _cache(model: Any, num_tokens: int) -> Any:
-    """Of so many tokens."""
-    return model(torch.full((1, num_tokens), 5, device=model.device), use_cache=True).past_key_values
 
 
 # Answers
