@@ -63,14 +63,15 @@ def total(runs: Iterable[Run]) -> Run:
 
 def timed(function: Callable[[], T], device: torch.device) -> tuple[T, float]:
     """What `function` returns, and the seconds until the device had done it."""
-    _wait_for(device)
+    wait_for(device)
     started = time.perf_counter()
     result = function()
-    _wait_for(device)
+    wait_for(device)
     return result, time.perf_counter() - started
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until it has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -105,9 +106,13 @@ class Report:
 
     def write(self) -> None:
         """Prints what all of it was measured on, and writes it where `--out` says."""
+        Console(highlight=False).print(f"Measured on: {machine(self.arguments.device)}")
+        self.save()
+
+    def save(self) -> None:
+        """Writes what there is so far where `--out` says."""
         settings = {name: value for name, value in vars(self.arguments).items() if name != "out"}
         report = {"machine": machine(self.arguments.device), "settings": settings, "tables": self.tables}
-        Console(highlight=False).print(f"Measured on: {report['machine']}")
         if self.arguments.out is not None:
             write_whole(self.arguments.out, json.dumps(report, indent=1, default=str) + "\n")
 

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from langchain_rain.engines.conversation import REPLACEMENT
 from langchain_rain.engines.loading import load_engine
@@ -67,12 +67,17 @@ def random_engine(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    made_in = min(dtype, torch.float32, key=lambda each: each.itemsize)  # half of the memory if it is half of it later
+    auto: Any = AutoModelForCausalLM
     with torch.device(device):
-        model: Any = LlamaForCausalLM(config)
-        head = torch.nn.Linear(config.hidden_size, config.vocab_size)
-    head.weight, head.bias = model.lm_head.weight, torch.nn.Parameter(token_logits(tokenizer, seed).to(device))
+        model: Any = auto.from_config(config, dtype=made_in)
+        head = torch.nn.Linear(config.hidden_size, config.vocab_size, dtype=made_in)
+    bias = token_logits(tokenizer, seed).to(device, made_in)
+    head.weight, head.bias = model.lm_head.weight, torch.nn.Parameter(bias)
     model.lm_head = head
-    model.to(dtype or (torch.float32 if device == "cpu" else torch.bfloat16))
+    if dtype != made_in:
+        model.to(dtype)
     return TransformersEngine(model, tokenizer, name=f"random-{size}")
 
 

@@ -15,6 +15,7 @@ FOLDER = Path(__file__).resolve().parent
 NAMES = (
     *("against_vanilla", "against_naive", "scaling", "memory", "repairs", "telemetry"),
     *("servers", "client_overhead", "data_parallel"),
+    "on_gpu",
     "llama_index_loop",
     "agent_attacks",
 )

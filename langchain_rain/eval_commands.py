@@ -6,6 +6,7 @@ Answers go to ledgers in a folder, each flushed as it comes; how far it is goes 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,13 +21,17 @@ from langchain_rain.engines.base import Engine
 from langchain_rain.engines.loading import DEMO_MODEL, completions_engine, load_engine
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.ablations import ablations
+from langchain_rain.evaluation.beside import beside_models, read_others
+from langchain_rain.evaluation.findings import Tell
+from langchain_rain.evaluation.outcomes.accuracy import checks_of
 from langchain_rain.evaluation.outcomes.base import check_is_another
-from langchain_rain.evaluation.outcomes.loading import WITHOUT_MODEL, outcome_judge
+from langchain_rain.evaluation.outcomes.loading import WITHOUT_MODEL, judges_of_pairs, outcome_judge
 from langchain_rain.evaluation.outcomes.people import Answered as ForPeople
 from langchain_rain.evaluation.outcomes.people import export_answers
 from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.report import write_report
-from langchain_rain.evaluation.runs import Found, Plan, Tell, run_to_end
+from langchain_rain.evaluation.results import BesideModel
+from langchain_rain.evaluation.runs import Found, Plan, run_to_end
 from langchain_rain.evaluation.strategies import ALLOWED_NAMES, Setting, Strategy, all_strategies
 from langchain_rain.evaluation.suites import ATTACKS, SUITES, load_suite
 from langchain_rain.evaluation.summaries import summarised
@@ -133,12 +138,28 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     allow_same_judge: Annotated[
         bool, typer.Option("--allow-same-judge", help="The outcome may be judged by the model that steers.")
     ] = False,
+    win_rates: Annotated[
+        bool,
+        typer.Option(help="Also ask the outcome judge, if it can tell, which of two answers to a case is better."),
+    ] = True,
+    judge_accuracy: Annotated[
+        bool,
+        typer.Option(help="Also ask the outcome judge what the suite knows, to see how often it is right."),
+    ] = True,
     export: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Also write the answers for people to label, blinded; what they fill in comes back by "
             '--outcome-judge "people:FILE".',
+        ),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR",
+            help="May be repeated: the folder of another run of the same cases, for example by another model, to be "
+            "told beside this one.",
         ),
     ] = None,
     max_tokens: MaxTokensOption = 256,
@@ -156,6 +177,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     check_models("outcome", outcome, outcome_server, outcome_server_model, outcome_tokenizer)
     _check_folder(out)
     cases = load_suite(suite, data, attack=attack, limit=limit)  # first, as a model takes longer to load than a file
+    others = read_others(beside or [], cases, out)
     if not any((server, judge, judge_server, outcome_server, _is_model(outcome))):
         prepare_for(model or DEMO_MODEL)
     loaded, key = Loaded(), api_key_in(api_key_env)
@@ -180,17 +202,36 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     check_is_another(judging, [setting.judge], is_allowed=allow_same_judge)
     chosen = _chosen(strategies, setting, preset, ablate=ablate)
     budget_of = chosen[-1].name if equal_budget and not ablate else None
-    plan = Plan(cases, chosen, tuple(seeds or [0]), setting, judging, budget_of)
-    raise typer.Exit(_measure(plan, out, export, concurrency=concurrency, settings=settings))
+    plan = Plan(
+        cases,
+        chosen,
+        tuple(seeds or [0]),
+        setting,
+        judging,
+        budget_of,
+        pair_judges=judges_of_pairs(judging, suite, loaded=loaded) if win_rates and len(chosen) > 1 else (),
+        checks=checks_of(judging, suite, cases.cases, loaded=loaded) if judge_accuracy else (),
+    )
+    told_beside = beside_models(others, plan)
+    raise typer.Exit(_measure(plan, out, export, concurrency=concurrency, settings=settings, beside=told_beside))
 
 
-def _measure(plan: Plan, out: Path, export: Path | None, *, concurrency: int, settings: dict[str, Any]) -> int:
+def _measure(
+    plan: Plan,
+    out: Path,
+    export: Path | None,
+    *,
+    concurrency: int,
+    settings: dict[str, Any],
+    beside: tuple[BesideModel, ...],
+) -> int:
     console = Console(stderr=True)
     started, start = datetime.now(UTC), time.monotonic()
     with _telling(console) as tell:
         found = run_to_end(plan, out, concurrency=concurrency, tell=tell)
     seconds = round(time.monotonic() - start, 1)
-    results = summarised(plan, found, started=started, seconds=seconds, settings=_plain(settings))
+    summary = summarised(plan, found, started=started, seconds=seconds, settings=_plain(settings))
+    results = replace(summary, beside=beside)
     try:
         write_report(results, out)
     except OSError as error:

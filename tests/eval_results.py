@@ -133,9 +133,13 @@ def results(**changed: Any) -> Results:
         "comparisons": tuple(
             comparison(label, "rain-balanced", other) for label in (*LABELS, "attack_succeeded") for other in others
         ),
-        "win_rates": (WinRate("rain-balanced", "vanilla", 412, 377, 111),),
+        "win_rates": (
+            WinRate(
+                "helpfulness", "rain-balanced", "vanilla", Rate(0.57, 0.52, 0.61, 300), 0.0004, 112, 148, 40, 0.021, 3
+            ),
+        ),
         "worst": tuple(map(worst, range(10))),
-        "judge_accuracy": JudgeAccuracy(180, 200, wilson(180, 200).low, wilson(180, 200).high),
+        "judge_accuracy": JudgeAccuracy(Rate(0.9, 0.85, 0.934, 200), 0.88, 7),
     }
     return Results(**{**given, **changed})
 

@@ -12,11 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from langchain_rain.evaluation.outcomes.accuracy import Check, Checked
+from langchain_rain.evaluation.outcomes.pairs import Preference
 from langchain_rain.evaluation.report import write_report
 from langchain_rain.evaluation.runs import Plan, run_to_end
 from langchain_rain.evaluation.strategies import Answered, Setting
 from langchain_rain.evaluation.suites import Case, SuiteData
 from langchain_rain.evaluation.summaries import summarised
+from langchain_rain.ledger import fingerprint
 from tests.scripted_world import RUBRIC, Kitchen
 
 
@@ -93,7 +96,7 @@ class Ruled:
 
 @dataclass
 class WordJudge:
-    """Finds an answer good that says so; of `unsure` cases it cannot tell."""
+    """Finds an answer good that says so, whatever that is called; of `unsure` cases it cannot tell."""
 
     unsure: tuple[str, ...] = ()
     name: str = "reader"
@@ -107,7 +110,44 @@ class WordJudge:
 
     async def judge(self, case_content: Any, reference: Any, answer_text: str, /, *, group: str) -> Mapping[str, Any]:
         self.judged.append(answer_text)
-        return {"good": None if any(each in str(case_content) for each in self.unsure) else "good" in answer_text}
+        return {
+            self.labels[0]: None if any(each in str(case_content) for each in self.unsure) else "good" in answer_text
+        }
+
+
+@dataclass
+class WordPairs:
+    """Prefers the answer that says it is good; of `unsure` cases it cannot tell, and a tie falls to the first place."""
+
+    unsure: tuple[str, ...] = ()
+    name: str = "reader"
+    by: str = "goodness"
+    seconds: float = 0.0
+    compared: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"judge": f"{self.name} of pairs"}
+
+    async def compare(self, case_content: Any, first: str, second: str, /) -> Preference:
+        self.compared.append((first, second))
+        await asyncio.sleep(self.seconds)
+        if any(each in case_content for each in self.unsure):
+            return Preference(None)
+        if first == second:
+            return Preference("tie", 1.0, 0.0)
+        return Preference("first", 1.0, 1.0) if "good" in first else Preference("second", 0.0, 0.0)
+
+
+def check(number: int, seconds: float = 0.0) -> Check:
+    """What is known of a case; every third answer of the judge is wrong, every fifth none."""
+
+    async def ask() -> Checked:
+        await asyncio.sleep(seconds)
+        is_right = None if number % 5 == 4 else number % 3 != 2
+        return Checked(f"world:{number}", True, is_right)
+
+    return Check(f"known {number}", fingerprint(number), ask)
 
 
 def plan(*strategies: Any, num_cases: int = 8, seeds: tuple[int, ...] = (0,), **given: Any) -> Plan:
@@ -119,8 +159,9 @@ def plan(*strategies: Any, num_cases: int = 8, seeds: tuple[int, ...] = (0,), **
 def main() -> None:
     """Runs slowly enough to be stopped in the middle."""
     folder = Path(sys.argv[1])
-    slow = [Ruled("weak", 0.4, seconds=0.03), Ruled("strong", 0.9, seconds=0.03)]
-    planned = plan(*slow, num_cases=60, seeds=(0, 1), budget_of="strong")
+    slow = [Ruled("weak", 0.4, seconds=0.01), Ruled("strong", 0.9, seconds=0.01)]
+    also = {"pair_judges": [WordPairs(seconds=0.02)], "checks": [check(number, 0.02) for number in range(60)]}
+    planned = plan(*slow, num_cases=60, seeds=(0, 1), budget_of="strong", **also)
     found = run_to_end(planned, folder, concurrency=2, tell=lambda what, done, num: None)
     started = datetime(2026, 1, 1, tzinfo=UTC)
     write_report(summarised(planned, found, started=started, seconds=0.0, settings={}), folder / "report")

@@ -155,15 +155,18 @@ class NaiveEngine:
         with torch.inference_mode():
             decoder = self._model.get_decoder()
             decoder = decoder.model if decoder is self._model else decoder  # Llama 4
-            states = decoder(torch.tensor([sequence]), **self._no_cache).last_hidden_state
-        mean: Vector = states[0, -request.num_tokens :].double().mean(dim=0).numpy()
+            states = decoder(self._input_ids(sequence), **self._no_cache).last_hidden_state
+        mean: Vector = states[0, -request.num_tokens :].double().mean(dim=0).cpu().numpy()
         return np.asarray(mean / np.linalg.norm(mean))
 
     def _next_logprobs(self, sequence: Tokens, temperature: float) -> Vector:
         self.num_positions += len(sequence)
         with torch.inference_mode():
-            logits = self._model(torch.tensor([sequence]), **self._no_cache).logits[0, -1]
+            logits = self._model(self._input_ids(sequence), **self._no_cache).logits[0, -1].cpu()
         return np.asarray(torch.log_softmax(logits.double() / temperature, dim=-1).numpy())
+
+    def _input_ids(self, sequence: Tokens) -> torch.Tensor:
+        return torch.tensor([sequence], device=self._model.device)
 
     def _sequence(self, request: Expand | Rollout | Embed) -> Tokens:
         return self._conversations[request.context].prompt_tokens + request.prefix

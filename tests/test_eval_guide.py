@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -80,6 +81,16 @@ def test_the_prompts_of_the_guide_are_answered(tmp_path: Path, monkeypatch: pyte
 def test_the_small_commands_of_the_guide_run_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_all([arguments for arguments in commands(GUIDE) if arguments[0] == "eval" and is_small(arguments)])
+
+
+async def test_the_python_of_the_page_about_judges_runs() -> None:
+    page = (DOCS / "outcome_judges.md").read_text(encoding="utf-8")
+    (code,) = [each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "checks_of" in each]
+    shown: dict[str, Any] = {}
+    exec(compile(code, "outcome_judges.md", "exec"), shown)
+    accuracy = await shown["accuracy"]()
+    assert accuracy.num_judged == len(shown["checks"]) > 4
+    assert accuracy.num_true > 0 < accuracy.num_false
 
 
 def test_the_python_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The report as somebody sees it: opened in Chromium, on a phone and on a desk, by day and by night."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 
 from langchain_rain.evaluation.report import write_report
-from langchain_rain.evaluation.results import Malformed, Results
+from langchain_rain.evaluation.results import BesideModel, Malformed, Results
 from tests.browser import Browser, chromium
+from tests.eval_beside import RATES, beside_results, of_two_labels, one_label_results
 from tests.eval_results import FIGURES, rate, results, strategy, worst
-from tests.test_eval_report import hostile_results
+from tests.test_eval_report import HOSTILE, hostile_results
 
 EXECUTABLE = chromium()
 
@@ -37,6 +39,9 @@ class Reports:
     whole: Path
     hostile: Path
     crowded: Path
+    models: Path
+    models_of_one_label: Path
+    hostile_models: Path
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +50,29 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     many = tuple(Malformed(f"line {number}", "no JSON", "{" * 200) for number in range(300))
     long = replace(worst(1), answer="w" * 3000, prompt="\u202e" + "\u05d0" * 500)
     whole = results(malformed=many, worst=(long, *map(worst, range(9))))
-    write_report(whole, folder / "whole")
-    write_report(hostile_results(), folder / "hostile")
-    write_report(crowded_results(), folder / "crowded")
-    return Reports(*(folder / name / "report.html" for name in ("whole", "hostile", "crowded")))
+    written = {
+        "whole": whole,
+        "hostile": hostile_results(),
+        "crowded": crowded_results(),
+        "models": beside_results(),
+        "models_of_one_label": one_label_results(),
+        "hostile_models": hostile_models(),
+    }
+    for name, given in written.items():
+        write_report(given, folder / name)
+    return Reports(**{name: folder / name / "report.html" for name in written})
+
+
+def hostile_models() -> Results:
+    """Names of models, folders and strategies that are something evil, long, or alike."""
+    first, *others = map(of_two_labels, RATES)
+    told = []
+    for number, each in enumerate(others):
+        evil = tuple(replace(it, name=f"{HOSTILE}{it.name}") for it in each.strategies)
+        provenance = replace(each.provenance, model={"name": HOSTILE}, settings={HOSTILE: [HOSTILE]})
+        folder = f"{HOSTILE}/{number}"
+        told.append(BesideModel.of(replace(each, provenance=provenance, strategies=evil), folder))
+    return replace(first, beside=tuple(told))
 
 
 def crowded_results() -> Results:
@@ -82,7 +106,7 @@ def browser(started: Browser) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", ["whole", "hostile"])
+@pytest.mark.parametrize("kind", ["whole", "hostile", "models", "models_of_one_label", "hostile_models"])
 def test_nothing_reaches_beyond_the_window(
     kind: str, width: int, scheme: str, browser: Browser, reports: Reports
 ) -> None:
@@ -103,11 +127,7 @@ def test_the_plots_are_there_and_their_words_can_be_read(width: int, browser: Br
     )
     assert len(sizes) == 7  # two of costs, the two rates, rewinds, differences by three labels
     assert all(width >= 300 and height >= 150 for width, height in sizes)
-    smallest = browser.value(
-        "Math.min(...Array.from(document.querySelectorAll('.plot text'))"
-        ".map(it => parseFloat(getComputedStyle(it).fontSize) * Math.hypot(it.getScreenCTM().a, it.getScreenCTM().b)))"
-    )
-    assert smallest >= 9.5
+    assert smallest_words_of_plots(browser) >= 9.5
     smallest = browser.value(
         "Math.min(...Array.from(document.querySelectorAll('body *')).filter(it => !it.closest('svg'))"
         ".map(it => parseFloat(getComputedStyle(it).fontSize)))"
@@ -115,7 +135,50 @@ def test_the_plots_are_there_and_their_words_can_be_read(width: int, browser: Br
     assert smallest >= 12
 
 
-@pytest.mark.parametrize("kind", ["whole", "crowded"])
+def smallest_words_of_plots(browser: Browser) -> float:
+    """Their size in pixels of the window."""
+    size: float = browser.value(
+        "Math.min(...Array.from(document.querySelectorAll('.plot text'))"
+        ".map(it => parseFloat(getComputedStyle(it).fontSize) * Math.hypot(it.getScreenCTM().a, it.getScreenCTM().b)))"
+    )
+    return size
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("kind", ["models", "models_of_one_label"])
+def test_the_plot_of_models_is_there_and_its_words_can_be_read(
+    kind: str, width: int, browser: Browser, reports: Reports
+) -> None:
+    browser.open(getattr(reports, kind), width=width)
+    shown, height, texts = browser.value(
+        """(() => {
+          const plot = document.querySelector('#beside .plot svg');
+          const box = plot.getBoundingClientRect();
+          return [box.width, box.height, Array.from(plot.querySelectorAll('text')).map(it => it.textContent)];
+        })()"""
+    )
+    assert shown >= 300
+    assert height >= 300
+    assert {*RATES, "vanilla", "rain-balanced"} <= set(texts)
+    assert smallest_words_of_plots(browser) >= 9.5
+
+
+def test_the_table_of_models_is_sorted(browser: Browser, reports: Reports) -> None:
+    browser.open(reports.models, width=1400)
+    keys = "Array.from(document.querySelectorAll('#beside tbody tr')).map(row => row.cells[%d].dataset.key)"
+    browser.value("document.querySelectorAll('#beside thead button')[0].click()")
+    assert browser.value(keys % 0) == [name for name in sorted(RATES, key=natural) for _ in range(2)]
+    browser.value("document.querySelectorAll('#beside thead button')[2].click()")
+    rates = [float(each) for each in browser.value(keys % 2)]
+    assert rates == sorted((num / 500 for both in RATES.values() for num, _ in both), reverse=True)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Numbers in names as numbers."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+@pytest.mark.parametrize("kind", ["whole", "crowded", "models", "models_of_one_label", "hostile_models"])
 def test_names_in_plots_lie_beside_each_other(kind: str, browser: Browser, reports: Reports) -> None:
     browser.open(getattr(reports, kind), width=1400)
     overlapping: list[Any] = browser.value(

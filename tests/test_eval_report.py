@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from langchain_rain import RainConfigError
 from langchain_rain.evaluation.report import figures, formats, markdown, page, sections, svg, tables, write_report
 from langchain_rain.evaluation.report.figures import Point, bin_counts, unbeaten
+from langchain_rain.evaluation.report.marks import mark_of
 from langchain_rain.evaluation.results import Comparison, Malformed, Rate, Results, SearchStep, WorstAnswer
 from tests.eval_results import FIGURES, comparison, rate, results, strategy, worst
 from tests.test_rubric_report import Elements
@@ -98,7 +99,7 @@ def test_the_page_tells_rates_with_their_intervals_and_numbers(whole: Results, t
     told = Elements(text).text.replace("\u00a0", " ")
     assert "96.8% 95.4\u201397.7, n 900" in told  # 871 of 900, Wilson
     assert "3 unknown" in told
-    assert "90.0% 95% interval 85.1\u201393.4, n 200" in told  # the outcome judge: 180 of 200
+    assert "90.0% 85.0\u201393.4, n 200, where the truth is known; balanced 88.0%" in told  # the outcome judge
     assert "Harmless: highest for rain-thorough, 97.7%" in told
     assert "Attack succeeded: lowest for rain-thorough, 2.3%" in told
     for note in whole.notes:
@@ -214,7 +215,7 @@ def test_one_strategy_alone_has_a_report() -> None:
     assert "1 strategy on 300 cases" in told
     assert "There was no rewind in any answer." in told
     assert "not judged for helpfulness" in told
-    assert "not measured: trust its figures accordingly" in told
+    assert "100.0% it is the rules that the demo world is made by" in told
     assert "none of them a reference" in told
     for title in ("Compared answer by answer", "Which answer was preferred", "Worst answers", "Unreadable rows"):
         assert title not in told
@@ -422,4 +423,5 @@ def test_every_section_says_how_to_read_it(whole: Results) -> None:
 
 def test_every_strategy_keeps_its_mark(whole: Results) -> None:
     for table in (tables.quality_table(whole), tables.cost_table(whole)):
-        assert [row[0].strategy for row in table.rows] == list(range(len(whole.strategies)))
+        marks = [row[0].mark for row in table.rows]
+        assert marks == [mark_of(number, is_reference=number == 0) for number in range(len(whole.strategies))]

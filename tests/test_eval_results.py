@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from langchain_rain import RainConfigError
 from langchain_rain.evaluation.results import (
     MAX_TOLD,
+    BesideModel,
+    BesideStrategy,
     Comparison,
     Costs,
     Fluency,
@@ -72,6 +75,26 @@ def strategies(name: str, labels: list[str]) -> st.SearchStrategy[Strategy]:
     )
 
 
+def models(folder: str, labels: list[str]) -> st.SearchStrategy[BesideModel]:
+    told = st.builds(
+        BesideStrategy,
+        name=TEXTS,
+        is_reference=st.booleans(),
+        rates=st.dictionaries(st.sampled_from(labels), rates()),
+        unknown=st.dictionaries(st.sampled_from(labels), COUNTS),
+        costs=st.builds(Costs, *[AMOUNTS] * 8),
+    )
+    return st.builds(
+        BesideModel,
+        folder=st.just(folder),
+        model=OBJECTS,
+        rubric=st.builds(RubricName, TEXTS, TEXTS),
+        settings=OBJECTS,
+        seeds=st.lists(st.integers(0, 9), max_size=2).map(tuple),
+        strategies=st.lists(told, min_size=1, max_size=2, unique_by=lambda each: each.name).map(tuple),
+    )
+
+
 @st.composite
 def documents(draw: st.DrawFn) -> Results:
     labels = draw(st.lists(TEXTS, min_size=1, max_size=3, unique=True))
@@ -82,7 +105,9 @@ def documents(draw: st.DrawFn) -> Results:
     found = st.dictionaries(TEXTS, st.none() | st.booleans() | st.floats(-9, 9), max_size=2)
     search = st.lists(steps, max_size=3).map(tuple)
     worst = st.builds(WorstAnswer, TEXTS, name, st.integers(0, 9), TEXTS | messages, TEXTS, VALUES, found, search)
-    accuracy = st.builds(JudgeAccuracy, right=st.just(1), num=st.just(2), low=st.floats(0, 0.5), high=st.floats(0.5, 1))
+    accuracy = st.builds(JudgeAccuracy, rates(), st.none() | SHARES, COUNTS)
+    bias = st.none() | st.floats(-0.5, 0.5)
+    won = st.builds(WinRate, TEXTS, name, name, st.none() | rates(), st.none() | SHARES, *[COUNTS] * 3, bias, COUNTS)
     provenance = st.builds(
         Provenance,
         **dict.fromkeys(("langchain_rain", "python", "config_hash"), TEXTS),
@@ -104,9 +129,11 @@ def documents(draw: st.DrawFn) -> Results:
         notes=draw(st.lists(TEXTS, max_size=2).map(tuple)),
         strategies=tuple(draw(strategies(name, labels)) for name in names),
         comparisons=draw(st.lists(comparisons(labels[0], names), max_size=2).map(tuple)),
-        win_rates=draw(st.lists(st.builds(WinRate, name, name, COUNTS, COUNTS, COUNTS), max_size=2).map(tuple)),
+        win_rates=draw(st.lists(won, max_size=2).map(tuple)),
         worst=draw(st.lists(worst, max_size=2).map(tuple)),
         judge_accuracy=draw(st.none() | accuracy),
+        cases_hash=draw(st.none() | TEXTS),
+        beside=tuple(draw(models(folder, labels)) for folder in draw(st.lists(TEXTS, max_size=2, unique=True))),
     )
 
 
@@ -115,6 +142,23 @@ def test_what_is_written_is_read_again(document: Results) -> None:
     written = json.dumps(document.to_json(), allow_nan=False)
     assert Results.from_json(json.loads(written)) == document
     assert json.dumps(Results.from_json(json.loads(written)).to_json(), allow_nan=False) == written
+
+
+def test_a_document_from_before_models_stood_beside_each_other_is_read() -> None:
+    document = results().to_json()
+    del document["cases_hash"], document["beside"]
+    assert Results.from_json(document) == results()
+
+
+def test_other_models_have_known_labels_and_each_its_folder() -> None:
+    told = BesideModel.of(results(), "runs/a")
+    with pytest.raises(RainConfigError, match="beside: each is there once, given 'runs/a' twice"):
+        results(beside=(told, told))
+    (first, *_) = told.strategies
+    with pytest.raises(RainConfigError, match="strategies: each is there once, given 'vanilla' twice"):
+        results(beside=(replace(told, strategies=(first, first)),))
+    with pytest.raises(RainConfigError, match=r"label: .* are there, given 'kind'"):
+        results(beside=(replace(told, strategies=(replace(first, unknown={"kind": 1}),)),))
 
 
 def test_labels_of_which_lower_is_better_come_last_and_once() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,19 @@ from typing import Any
 import pytest
 
 from langchain_rain import EngineError, RainConfigError
+from langchain_rain.evaluation.outcomes import OracleJudge
 from langchain_rain.evaluation.results import Results
 from langchain_rain.evaluation.runs import ANSWERS, Found, Plan, run
+from langchain_rain.evaluation.strategies import Setting
+from langchain_rain.evaluation.suites import demo
 from langchain_rain.evaluation.summaries import summarised
-from tests.eval_world import Ruled, WordJudge, plan, suite
+from tests.eval_world import Ruled, WordJudge, WordPairs, check, plan, suite
+from tests.scripted_world import RUBRIC, Kitchen
 
 ROOT = Path(__file__).parents[1]
+
+NUM_ROWS = 240 + 240 + 120 + 60
+"""What `tests.eval_world` writes: answers, outcomes, preferences, checks."""
 
 
 def told(planned: Plan, found: Found) -> Results:
@@ -159,23 +167,92 @@ def test_killed_ten_times_it_comes_to_the_report_of_an_unbroken_run(tmp_path: Pa
     def start(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "tests.eval_world", str(folder)], cwd=ROOT)
 
-    def num_answered() -> int:
-        path = broken / ANSWERS
-        return path.read_bytes().count(b"\n") if path.exists() else 0
+    def num_rows() -> int:
+        return sum(path.read_bytes().count(b"\n") for path in broken.glob("*.jsonl"))
 
     for _ in range(10):
-        process, before = start(broken), num_answered()
+        process, before = start(broken), num_rows()
         deadline = time.monotonic() + 60
-        while num_answered() == before and process.poll() is None and time.monotonic() < deadline:
+        while num_rows() == before and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)  # until it is under way, whose start takes a while
-        time.sleep(rng.random() * 0.3)
+        time.sleep(rng.random() * 0.25)
         process.kill()
         process.wait()
-    assert 10 <= num_answered() < 240
+    assert 10 <= num_rows() < NUM_ROWS
     for folder in (broken, unbroken):
         assert start(folder).wait(timeout=120) == 0
     for name in ("report.html", "report.md", "results.json"):
         assert (broken / "report" / name).read_bytes() == (unbroken / "report" / name).read_bytes()
-    for name in (ANSWERS, plan(Ruled("weak", 0.4)).outcomes_name):
-        ids = [line["id"] for line in lines(broken / name)]
-        assert len(ids) == len(set(ids)) == 240
+    ids = [(path.name, line["id"]) for path in broken.glob("*.jsonl") for line in lines(path)]
+    assert len(ids) == len(set(ids)) == NUM_ROWS
+
+
+# --- What else is found ---
+
+
+async def test_answers_of_the_reference_are_compared_with_those_of_each_other_strategy(tmp_path: Path) -> None:
+    judge = WordPairs(unsure=("question 7\n",))
+    strategies = (Ruled("weak", 0.2), Ruled("middling", 0.6), Ruled("strong", 0.95))
+    planned = plan(*strategies, num_cases=40, seeds=(0, 1), pair_judges=[judge])
+    found = await run(planned, tmp_path, concurrency=5)
+    assert len(judge.compared) == len(found.preferences) == 2 * 40 * 2
+    weak, middling = told(planned, found).win_rates
+    assert [(each.by, each.strategy, each.other) for each in (weak, middling)] == [
+        ("goodness", "strong", "weak"),
+        ("goodness", "strong", "middling"),
+    ]
+    good = {(each.strategy, each.case_id, each.seed): each.text == " good" for each in found.answers.values()}
+    for each in (weak, middling):
+        assert each.rate is not None
+        assert each.unknown == 2
+        points = [
+            (1 + good["strong", case_id, seed] - good[each.other, case_id, seed]) / 2
+            for name, case_id, seed in good
+            if name == "strong" and case_id != "world:7"
+        ]
+        assert each.rate.value == pytest.approx(sum(points) / len(points))
+        assert each.wins + each.ties + each.losses == each.rate.num == 39
+        assert each.position_bias is not None
+        assert each.position_bias > 0  # ties fall to the first place
+    assert weak.p_value is not None
+    assert weak.p_value < 0.01
+    again = WordPairs(unsure=("question 7\n",))
+    await run(plan(*strategies, num_cases=40, seeds=(0, 1), pair_judges=[again]), tmp_path, concurrency=5)
+    assert again.compared == []
+
+
+async def test_a_judge_of_pairs_that_can_never_tell_has_no_win_rate(tmp_path: Path) -> None:
+    planned = plan(Ruled("weak", 0.2), Ruled("strong", 0.9), pair_judges=[WordPairs(unsure=("question",))])
+    (won,) = told(planned, await run(planned, tmp_path, concurrency=5)).win_rates
+    assert (won.rate, won.p_value, won.position_bias, won.unknown) == (None, None, None, 8)
+    assert (won.wins, won.ties, won.losses) == (0, 0, 0)
+
+
+async def test_what_the_judge_says_where_the_truth_is_known_is_its_accuracy(tmp_path: Path) -> None:
+    planned = plan(Ruled("weak", 0.4), checks=[check(number) for number in range(30)])
+    accuracy = told(planned, await run(planned, tmp_path, concurrency=4)).judge_accuracy
+    assert accuracy is not None
+    right = [number % 5 != 4 and number % 3 != 2 for number in range(30)]
+    assert accuracy.rate.value == pytest.approx(sum(right) / 30)
+    assert accuracy.rate.num == 30
+    assert (accuracy.unknown, accuracy.balanced) == (6, None)
+    fewer = plan(Ruled("weak", 0.4), checks=[check(number) for number in range(3)])
+    accuracy = told(fewer, await run(fewer, tmp_path, concurrency=4)).judge_accuracy
+    assert accuracy is not None
+    assert accuracy.rate.num == 3  # what was asked for more cases does not count
+
+
+async def test_in_the_demo_world_a_judge_is_measured_on_the_answers(tmp_path: Path) -> None:
+    data = demo.make(12)
+    judge = WordJudge(labels=("harmless",))
+    engine = Kitchen()
+    planned = Plan(data, [Ruled("weak", 0.4)], (0,), Setting(engine, engine, RUBRIC), judge)
+    found = await run(planned, tmp_path, concurrency=4)
+    accuracy = told(planned, found).judge_accuracy
+    assert accuracy is not None
+    is_harmless = {case.id: case.reference["is_benign"] for case in data.cases}  # whatever else than a refusal is said
+    num_right = sum((each.text == " good") == is_harmless[each.case_id] for each in found.answers.values())
+    assert accuracy.rate.num == 12
+    assert accuracy.rate.value == pytest.approx(num_right / 12)
+    oracle = replace(planned, outcome_judge=OracleJudge())
+    assert told(oracle, await run(oracle, tmp_path, concurrency=4)).judge_accuracy is None

@@ -185,6 +185,31 @@ class ReadsTexts(Protocol):
         """Tells it of an open conversation."""
 
 
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How probable a text is.
+
+    Attributes:
+        logprob: the sum of the natural log probabilities of its tokens.
+        num_tokens: how many they are.
+    """
+
+    logprob: float
+    num_tokens: int
+
+
+@runtime_checkable
+class TellsLikelihood(Engine, Protocol):
+    """An engine that tells how probable a text is that somebody else may have written."""
+
+    def log_likelihood(self, prompt: str | Dialogue, text: str) -> Likelihood:
+        """How probable its model finds `text` behind `prompt`, at temperature 1; called by its owner alone.
+
+        Raises:
+            EngineError: it cannot read one of them.
+        """
+
+
 class Stepper(Engine, Protocol):
     """An engine in this process; all methods but `open` are called by its owner alone."""
 

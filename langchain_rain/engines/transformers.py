@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_rain.engines.admission import CacheLimit, check_limit
-from langchain_rain.engines.base import StepReport, Ticket
+from langchain_rain.engines.base import Likelihood, StepReport, Ticket
 from langchain_rain.engines.conversations import Conversations, Feeding
 from langchain_rain.engines.dialogue import Dialogue
 from langchain_rain.engines.embeddings import embed_texts, encoder_failure
@@ -26,7 +26,7 @@ from langchain_rain.engines.families import check_model, eos_token_ids, why_not_
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.engines.recomputing import RecomputingRunner
-from langchain_rain.engines.runner import CacheInfo, Ran, Runner
+from langchain_rain.engines.runner import CacheInfo, Ran, Runner, input_device
 from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.tree_runner import TreeRunner
 from langchain_rain.engines.trying import bytes_per_token, reads_trees
@@ -240,6 +240,25 @@ class TransformersEngine:
                 self._runner.release(ticket)
                 del self._pending[ticket]
         return StepReport(finished, ran.positions, ran.cached)
+
+    @torch.inference_mode()
+    def log_likelihood(self, prompt: str | Dialogue, text: str) -> Likelihood:
+        """How probable the model finds `text` behind `prompt`, at temperature 1, in a pass of its own without cache.
+
+        What exceeds the context at its end is left out.
+
+        Raises:
+            EngineError: the model cannot read one of them.
+        """
+        before = self._codec.conversation(prompt, max_tokens=1, stop=()).prompt_tokens
+        tokens = (*before, *self._codec.encoded(text))[: self.max_context]
+        num_tokens = len(tokens) - len(before)
+        if num_tokens <= 0:
+            return Likelihood(0.0, 0)
+        input_ids = torch.tensor([tokens], device=input_device(self.model))
+        logits = self.model(input_ids, use_cache=False).logits[0, len(before) - 1 : -1]
+        logprobs = logits.float().log_softmax(-1).gather(-1, input_ids[0, len(before) :, None].to(logits.device))
+        return Likelihood(float(logprobs.double().sum()), num_tokens)
 
     def _work(self, request: Request) -> Work:
         work = self._conversations.work(request)

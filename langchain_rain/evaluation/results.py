@@ -173,13 +173,27 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """How often somebody who saw both answers preferred that of `strategy`."""
+    """How often somebody who was shown both answers, in both orders, preferred that of `strategy`.
 
+    Attributes:
+        by: what the better one was told by.
+        rate: wins and half of the ties, as a share; 0.5 if they are as good. None without any.
+        p_value: of the exact sign test of wins against losses; None likewise.
+        wins: cases in which that of `strategy` is preferred in both orders; `losses`, `ties` likewise.
+        position_bias: the probability that the answer shown first is preferred, minus 0.5; None likewise.
+        unknown: pairs of which the judge could not tell.
+    """
+
+    by: str
     strategy: str
     other: str
+    rate: Rate | None
+    p_value: Share | None
     wins: Count
     ties: Count
     losses: Count
+    position_bias: Annotated[float, Field(ge=-0.5, le=0.5)] | None
+    unknown: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +228,55 @@ class WorstAnswer:
 
 @dataclass(frozen=True, slots=True)
 class JudgeAccuracy:
-    """How often the outcome judge was right about answers of which the truth is known; with a 95 % interval."""
+    """How often the outcome judge was right where the truth is known.
 
-    right: Count
-    num: Annotated[int, Field(gt=0)]
-    low: Share
-    high: Share
+    Attributes:
+        rate: of all it was asked, what it could not tell included.
+        balanced: the mean of the shares of what is true and of what is false; None without both.
+        unknown: what it could not tell.
+    """
 
-    def __post_init__(self) -> None:
-        _check_ends(self.low, self.right / self.num, self.high)
+    rate: Rate
+    balanced: Share | None
+    unknown: Count
+
+
+@dataclass(frozen=True, slots=True)
+class BesideStrategy:
+    """What is told of a strategy where models stand beside each other; as in `Strategy`."""
+
+    name: str
+    is_reference: bool
+    rates: Mapping[str, Rate]
+    unknown: Mapping[str, Count]
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True)
+class BesideModel:
+    """What another run has found of the same cases by the same outcome judge.
+
+    Attributes:
+        folder: of that run, as the user named it; "" for the run itself.
+        model: who wrote, as in `Provenance`; `rubric` and `settings` likewise.
+    """
+
+    folder: str
+    model: Mapping[str, Any]
+    rubric: RubricName
+    settings: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    strategies: Annotated[tuple[BesideStrategy, ...], Field(min_length=1)]
+
+    @classmethod
+    def of(cls, results: "Results", folder: str) -> Self:
+        """What is told of a run."""
+        given = results.provenance
+        strategies = [
+            BesideStrategy(each.name, each.is_reference, each.rates, each.unknown, each.costs)
+            for each in results.strategies
+        ]
+        return cls(folder, given.model, given.rubric, given.settings, results.seeds, tuple(strategies))
 
 
 @with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -237,6 +291,8 @@ class Results:
         notes: sentences that have to be read before the figures.
         worst: the answers that turned out worst, the very worst first.
         judge_accuracy: None where it was not measured.
+        cases_hash: tells the cases from any others; None in documents that were written before there was one.
+        beside: what other runs have found, in the order in which they are told.
     """
 
     format: Literal[1]
@@ -254,6 +310,8 @@ class Results:
     win_rates: tuple[WinRate, ...]
     worst: Annotated[tuple[WorstAnswer, ...], Field(max_length=MAX_WORST)]
     judge_accuracy: JudgeAccuracy | None
+    cases_hash: str | None = None
+    beside: tuple[BesideModel, ...] = ()
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.strategies]
@@ -266,6 +324,11 @@ class Results:
         pairs: tuple[Comparison | WinRate, ...] = (*self.comparisons, *self.win_rates)
         told = [name for each in pairs for name in (each.strategy, each.other)]
         _check_known("strategy", names, [*told, *(each.strategy for each in self.worst)])
+        _check_unlike("beside", [each.folder for each in self.beside])
+        for model in self.beside:
+            _check_unlike("strategies", [each.name for each in model.strategies])
+            told_of = (found for each in model.strategies for found in (each.rates, each.unknown))
+            _check_known("label", self.all_labels, (label for found in told_of for label in found))
 
     @property
     def all_labels(self) -> tuple[str, ...]:

@@ -1,27 +1,30 @@
 """A run of an evaluation: each case by each strategy with each seed, and how each answer turned out.
 
-Answers and findings stand in ledgers, each written once; what was stopped in whatever way goes on from there, and what
+What is found stands in ledgers, each thing written once; what was stopped in whatever way goes on from there, and what
 was made by other settings is never mixed in. At equal budget the strategy whose budget the others get comes first.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from langchain_rain.concurrency import as_they_come
-from langchain_rain.errors import EngineError, RainConfigError
+from langchain_rain.engines.base import Likelihood
+from langchain_rain.errors import RainConfigError
+from langchain_rain.evaluation.findings import Failure, Findings, Tell, Working, read_findings
+from langchain_rain.evaluation.fluency import likelihood_of, measures_fluency
+from langchain_rain.evaluation.outcomes.accuracy import Check, Checked
 from langchain_rain.evaluation.outcomes.base import Outcome, OutcomeJudge
+from langchain_rain.evaluation.outcomes.pairs import JudgeOfPairs, Preference
 from langchain_rain.evaluation.strategies import Answered, Setting, Step, Strategy
 from langchain_rain.evaluation.suites import Case, SuiteData
-from langchain_rain.json_lines import read_object
-from langchain_rain.ledger import Ledger, fingerprint
+from langchain_rain.ledger import fingerprint
 
-ANSWERS, OUTCOMES = "answers.jsonl", "outcomes-{}.jsonl"
-"""The ledgers, in the folder of a run; that of outcomes with a hash of who judges."""
+ANSWERS, LIKELIHOODS = "answers.jsonl", "likelihoods.jsonl"
+OUTCOMES, PREFERENCES, CHECKS = "outcomes-{}.jsonl", "preferences-{}.jsonl", "checks-{}.jsonl"
+"""The ledgers, in the folder of a run; those of judges with a hash of who judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Plan:
         setting: what all strategies share.
         outcome_judge: who says how answers turned out.
         budget_of: the strategy whose positions every other one may take for the same case and seed; None for no budget.
+        pair_judges: who says which of two answers is better, that of `reference` or that of another strategy.
+        checks: what the outcome judge is asked though it is known.
     """
 
     suite: SuiteData
@@ -43,6 +48,8 @@ class Plan:
     setting: Setting
     outcome_judge: OutcomeJudge
     budget_of: str | None = None
+    pair_judges: Sequence[JudgeOfPairs] = ()
+    checks: Sequence[Check] = ()
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.strategies]
@@ -57,6 +64,11 @@ class Plan:
         return [Task(case, each, seed) for each in self.strategies for seed in self.seeds for case in self.suite.cases]
 
     @property
+    def reference(self) -> str:
+        """The strategy that the others are compared with: the one whose budget they get, or the last."""
+        return self.budget_of or self.strategies[-1].name
+
+    @property
     def outcomes_name(self) -> str:
         """The file with what this judge has found; others have files of their own."""
         return OUTCOMES.format(fingerprint(dict(self.outcome_judge.identity)))
@@ -65,6 +77,11 @@ class Plan:
     def answers_hash(self) -> str:
         """Tells the answers of this run from those by other settings; more cases and seeds of the same are the same."""
         return fingerprint([self.suite.name, self.setting.identity, self.budget_of])
+
+    @property
+    def config_hash(self) -> str:
+        """Tells what answers, and how, from anything else; whatever the cases, the seeds and the outcome judge."""
+        return fingerprint([self.answers_hash, [dict(each.identity) for each in self.strategies]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +104,45 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """What a model failed at."""
+class Written:
+    """An answer to a task."""
 
-    id: str
-    error: str
+    task: Task
+    answer: Answered
+
+    @property
+    def id(self) -> str:
+        """That of the task."""
+        return self.task.id
+
+    @property
+    def input_hash(self) -> str:
+        """Tells this answer from any other."""
+        return fingerprint([self.task.input_hash, self.answer.text])
+
+    @property
+    def text(self) -> str:
+        """All that the assistant says."""
+        return self.task.case.prefill + self.answer.text
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to a case with the same seed, and who says which is better."""
+
+    judge: JudgeOfPairs
+    first: Written
+    second: Written
+
+    @property
+    def id(self) -> str:
+        """Names its row."""
+        return json.dumps([self.judge.by, self.first.id, self.second.task.strategy.name], ensure_ascii=False)
+
+    @property
+    def input_hash(self) -> str:
+        """Tells what is compared from anything else."""
+        return fingerprint([self.first.input_hash, self.second.input_hash])
 
 
 @dataclass(slots=True)
@@ -101,18 +152,20 @@ class Found:
     Attributes:
         answers: by the id of the task.
         outcomes: likewise.
-        failures: answers and findings that a model failed at; the next run of the same tries them again.
+        likelihoods: likewise, where the writer tells how probable a text is.
+        preferences: by the id of the pair.
+        checks: by the id of the check.
+        failures: what models failed at; the next run of the same tries it again.
         others: what other judges have found in runs before, by their names.
     """
 
     answers: dict[str, Answered] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    likelihoods: dict[str, Likelihood] = field(default_factory=dict)
+    preferences: dict[str, Preference] = field(default_factory=dict)
+    checks: dict[str, Checked] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     others: dict[str, list[Outcome]] = field(default_factory=dict)
-
-
-Tell = Callable[[str, int, int], None]
-"""Is told what is under way, how much of it is done, and how much there is."""
 
 
 async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda what, done, num: None) -> Found:
@@ -121,112 +174,117 @@ async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda
     Raises:
         RainConfigError: the folder holds answers by other settings, or cannot be written to.
     """
-    found, tasks = Found(), plan.tasks
+    working = Working(concurrency, tell)
+    found = Found(failures=working.failures)
     folder.mkdir(parents=True, exist_ok=True)
-    with Ledger(folder / ANSWERS) as ledger:
-        ledger.check_settings(plan.answers_hash)
-        found.answers = {each: _answered(row) for each, row in _rows(folder / ANSWERS).items()}
-        giver = next((each for each in plan.strategies if each.name == plan.budget_of), None)
-        given = [task for task in tasks if task.strategy is giver]
-        await _answer(plan, given, None, ledger, found, concurrency=concurrency, tell=tell)
-        others = [task for task in tasks if task.strategy is not giver]
-        await _answer(plan, others, giver, ledger, found, concurrency=concurrency, tell=tell)
-    judged_hash = fingerprint([plan.answers_hash, dict(plan.outcome_judge.identity)])
-    path_of_own = folder / plan.outcomes_name
-    with Ledger(path_of_own) as ledger:
-        ledger.check_settings(judged_hash)
-        found.outcomes = {each: _outcome(row) for each, row in _rows(path_of_own).items()}
-        await _judge(plan, tasks, ledger, judged_hash, found, concurrency=concurrency, tell=tell)
-    for path in sorted(set(folder.glob(OUTCOMES.format("*"))) - {path_of_own}):
-        outcomes = [_outcome(row) for row in _rows(path).values()]
+    found.answers = await _answers(plan, folder, working)
+    written = written_by(plan, found.answers)
+    if measures_fluency(plan.setting.writer):
+        found.likelihoods = await _likelihoods(plan, written, folder, working)
+    found.outcomes = await _outcomes(plan, written, folder, working)
+    found.checks = await _checks(plan, folder, working)
+    for judge in plan.pair_judges:
+        found.preferences |= await _preferences(plan, judge, written, folder, working)
+    for path in sorted(set(folder.glob(OUTCOMES.format("*"))) - {folder / plan.outcomes_name}):
+        outcomes = list(read_findings(path, Outcome).values())
         found.others |= {outcomes[0].judge: outcomes} if outcomes else {}
     return found
 
 
-async def _answer(
-    plan: Plan,
-    tasks: Sequence[Task],
-    giver: Strategy | None,
-    ledger: Ledger,
-    found: Found,
-    *,
-    concurrency: int,
-    tell: Tell,
-) -> None:
-    """Answers what is not answered yet, each within what `giver` took for the same, if there is one."""
-
-    def same_by_giver(task: Task) -> Answered | None:
-        return found.answers.get(Task(task.case, giver, task.seed).id) if giver is not None else None
-
-    async def answer(task: Task) -> tuple[Task, Answered]:
-        same = same_by_giver(task)
-        answered = await task.strategy.answer(
-            task.case.id,
-            task.case.content,
-            seed=task.seed,
-            prefill=task.case.prefill,
-            max_positions=same.counted_positions if same is not None else None,
-        )
-        return task, answered
-
-    open_tasks = [task for task in tasks if not ledger.holds(task.id, task.input_hash)]
-    if giver is not None:  # without its answer there is no budget to keep to
-        open_tasks = [task for task in open_tasks if same_by_giver(task) is not None]
-    names = ", ".join(dict.fromkeys(task.strategy.name for task in tasks))
-    num_done = len(tasks) - len(open_tasks)
-    async for task, answered in _tried(open_tasks, answer, found, concurrency):
-        row = {"id": task.id, **asdict(answered)}
-        ledger.append({**row, "settings_hash": plan.answers_hash, "input_hash": task.input_hash})
-        found.answers[task.id] = answered
-        num_done += 1
-        tell(f"answers by {names}", num_done, len(tasks))
+def written_by(plan: Plan, answers: Mapping[str, Answered]) -> list[Written]:
+    """The answers of a plan, in its order."""
+    return [Written(task, answers[task.id]) for task in plan.tasks if task.id in answers]
 
 
-async def _judge(
-    plan: Plan,
-    tasks: Sequence[Task],
-    ledger: Ledger,
-    settings_hash: str,
-    found: Found,
-    *,
-    concurrency: int,
-    tell: Tell,
-) -> None:
-    answered = [task for task in tasks if task.id in found.answers]
-    hashes = {task.id: fingerprint([task.input_hash, found.answers[task.id].text]) for task in answered}
-    open_tasks = [task for task in answered if not ledger.holds(task.id, hashes[task.id])]
-
-    async def judge(task: Task) -> tuple[Task, Outcome]:
-        text = task.case.prefill + found.answers[task.id].text
-        labels = await plan.outcome_judge.judge(task.case.content, task.case.reference, text, group=task.case.group)
-        return task, Outcome.of((task.case.id, task.strategy.name, task.seed), plan.outcome_judge, labels)
-
-    num_done = len(answered) - len(open_tasks)
-    async for task, outcome in _tried(open_tasks, judge, found, concurrency):
-        row = {"id": task.id, **asdict(outcome), "settings_hash": settings_hash, "input_hash": hashes[task.id]}
-        ledger.append(row)
-        found.outcomes[task.id] = outcome
-        num_done += 1
-        tell(f"judged by {plan.outcome_judge.name}", num_done, len(answered))
+def pairs(plan: Plan, judge: JudgeOfPairs, written: Sequence[Written]) -> list[Pair]:
+    """The answers of the reference beside those of each other strategy."""
+    answers = {(each.task.strategy.name, each.task.case.id, each.task.seed): each for each in written}
+    return [
+        Pair(judge, first, answers[other.name, first.task.case.id, first.task.seed])
+        for other in plan.strategies
+        if other.name != plan.reference
+        for first in written
+        if first.task.strategy.name == plan.reference and (other.name, first.task.case.id, first.task.seed) in answers
+    ]
 
 
-async def _tried(
-    tasks: Iterable[Task], do: Callable[[Task], Awaitable[tuple[Task, Any]]], found: Found, concurrency: int
-) -> AsyncIterator[tuple[Task, Any]]:
-    """What came of each task, as it comes; what a model failed at is noted and passed over."""
+# --- What is found, in its order -------------------------------------------------------------------------------------
 
-    async def attempt(task: Task) -> tuple[Task, Any] | Failure:
-        try:
-            return await do(task)
-        except EngineError as error:
-            return Failure(task.id, str(error))
 
-    async with aclosing(as_they_come(tasks, attempt, concurrency=concurrency)) as all_tried:
-        async for tried in all_tried:
-            if isinstance(tried, Failure):
-                found.failures.append(tried)
-            else:
-                yield tried
+async def _answers(plan: Plan, folder: Path, working: Working) -> dict[str, Answered]:
+    """At equal budget nothing is answered within one that is not known."""
+    giver = next((each for each in plan.strategies if each.name == plan.budget_of), None)
+    with Findings(folder / ANSWERS, plan.answers_hash, _answered, working) as findings:
+
+        def same_by_giver(task: Task) -> Answered | None:
+            return findings.found.get(Task(task.case, giver, task.seed).id) if giver is not None else None
+
+        async def answer(task: Task) -> Answered:
+            same = same_by_giver(task) if task.strategy is not giver else None
+            return await task.strategy.answer(
+                task.case.id,
+                task.case.content,
+                seed=task.seed,
+                prefill=task.case.prefill,
+                max_positions=same.counted_positions if same is not None else None,
+            )
+
+        given = [task for task in plan.tasks if task.strategy is giver]
+        if giver is not None:
+            await findings.add(f"answers by {giver.name}", given, answer)
+        others = [task for task in plan.tasks if task.strategy is not giver]
+        names = ", ".join(dict.fromkeys(task.strategy.name for task in others))
+        if giver is not None:
+            others = [task for task in others if same_by_giver(task) is not None]
+        await findings.add(f"answers by {names}", others, answer)
+        return findings.found
+
+
+async def _likelihoods(plan: Plan, written: Sequence[Written], folder: Path, working: Working) -> dict[str, Likelihood]:
+    async def measure(each: Written) -> Likelihood:
+        case = each.task.case
+        return await likelihood_of(plan.setting.writer, case.content, case.prefill, each.answer.text)
+
+    of_model = [each for each in written if not each.answer.is_refusal_by_policy]
+    with Findings(folder / LIKELIHOODS, plan.answers_hash, Likelihood, working) as findings:
+        await findings.add("how probable the answers are", of_model, measure)
+        return findings.found
+
+
+async def _outcomes(plan: Plan, written: Sequence[Written], folder: Path, working: Working) -> dict[str, Outcome]:
+    judge = plan.outcome_judge
+
+    async def find(each: Written) -> Outcome:
+        task, case = each.task, each.task.case
+        labels = await judge.judge(case.content, case.reference, each.text, group=case.group)
+        return Outcome.of((case.id, task.strategy.name, task.seed), judge, labels)
+
+    settings_hash = fingerprint([plan.answers_hash, dict(judge.identity)])
+    with Findings(folder / plan.outcomes_name, settings_hash, Outcome, working) as findings:
+        await findings.add(f"judged by {judge.name}", written, find)
+        return findings.found
+
+
+async def _checks(plan: Plan, folder: Path, working: Working) -> dict[str, Checked]:
+    if not plan.checks:
+        return {}
+    judge_hash = fingerprint([plan.suite.name, dict(plan.outcome_judge.identity)])
+    with Findings(folder / CHECKS.format(judge_hash), judge_hash, Checked, working) as findings:
+        await findings.add(f"{plan.outcome_judge.name} asked what is known", plan.checks, lambda check: check.ask())
+        return {check.id: findings.found[check.id] for check in plan.checks if check.id in findings.found}
+
+
+async def _preferences(
+    plan: Plan, judge: JudgeOfPairs, written: Sequence[Written], folder: Path, working: Working
+) -> dict[str, Preference]:
+    async def compare(pair: Pair) -> Preference:
+        return await judge.compare(pair.first.task.case.content, pair.first.text, pair.second.text)
+
+    judge_hash = fingerprint([judge.by, dict(judge.identity)])
+    settings_hash = fingerprint([plan.answers_hash, judge_hash])
+    with Findings(folder / PREFERENCES.format(judge_hash), settings_hash, Preference, working) as findings:
+        await findings.add(f"compared by {judge.name}: {judge.by}", pairs(plan, judge, written), compare)
+        return findings.found
 
 
 def run_to_end(plan: Plan, folder: Path, *, concurrency: int, tell: Tell) -> Found:
@@ -234,24 +292,6 @@ def run_to_end(plan: Plan, folder: Path, *, concurrency: int, tell: Tell) -> Fou
     return asyncio.run(run(plan, folder, concurrency=concurrency, tell=tell))
 
 
-# --- Rows ------------------------------------------------------------------------------------------------------------
-
-
-def _rows(path: Path) -> dict[str, Mapping[str, Any]]:
-    """The rows of a ledger by their ids, without what the ledger itself needs."""
-    rows: dict[str, Mapping[str, Any]] = {}
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            row = read_object(line, f"{path}, line {number}")
-            row_id = row.pop("id")
-            rows[row_id] = {key: value for key, value in row.items() if not key.endswith("_hash")}
-    return rows
-
-
-def _answered(row: Mapping[str, Any]) -> Answered:
-    steps = tuple(Step(**step) for step in row["steps"])
-    return Answered(**{**row, "steps": steps, "rewinds_at": tuple(row["rewinds_at"])})
-
-
-def _outcome(row: Mapping[str, Any]) -> Outcome:
-    return Outcome(**row)
+def _answered(*, steps: Sequence[Mapping[str, Any]], rewinds_at: Sequence[int], **row: Any) -> Answered:
+    """An answer from its row in the ledger."""
+    return Answered(steps=tuple(Step(**step) for step in steps), rewinds_at=tuple(rewinds_at), **row)

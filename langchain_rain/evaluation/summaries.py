@@ -11,25 +11,31 @@ from typing import Any
 import numpy as np
 
 from langchain_rain._version import __version__
-from langchain_rain.evaluation import results, statistics
-from langchain_rain.evaluation.agreement import agreement
-from langchain_rain.evaluation.comparisons import compare
+from langchain_rain.evaluation import demo_world, results, statistics
+from langchain_rain.evaluation.comparisons import compare, win_rate
 from langchain_rain.evaluation.diversity import distinct_n
-from langchain_rain.evaluation.outcomes.pairing import paired_labels
-from langchain_rain.evaluation.results import Comparison, Costs, Fluency, Provenance, Rate, Results, WorstAnswer
-from langchain_rain.evaluation.runs import Found, Plan, Task
+from langchain_rain.evaluation.fluency import perplexity
+from langchain_rain.evaluation.notes import notes_of
+from langchain_rain.evaluation.outcomes.accuracy import Accuracy, Checked
+from langchain_rain.evaluation.outcomes.oracle import OracleJudge
+from langchain_rain.evaluation.results import (
+    Comparison,
+    Costs,
+    Fluency,
+    JudgeAccuracy,
+    Provenance,
+    Rate,
+    Results,
+    WinRate,
+    WorstAnswer,
+)
+from langchain_rain.evaluation.runs import Found, Pair, Plan, Task, pairs, written_by
 from langchain_rain.evaluation.strategies import Answered
-from langchain_rain.evaluation.suites import Case
+from langchain_rain.evaluation.suites import Case, demo
 from langchain_rain.ledger import fingerprint
 
 WORSE_LABELS = ("attack_succeeded", "refused")
 """Labels of which less is better; a request that should be refused is in a group of its own."""
-
-SAID = {"attack_succeeded": "attacked with success", "truthful_and_informative": "truthful and informative"}
-"""What a sentence says in place of a label. None is said of refusals: whether one is right, the request decides."""
-
-SIGNIFICANT = 0.01
-"""Below this p-value a difference is said to be one."""
 
 
 def summarised(plan: Plan, found: Found, *, started: datetime, seconds: float, settings: Mapping[str, Any]) -> Results:
@@ -56,12 +62,13 @@ def summarised(plan: Plan, found: Found, *, started: datetime, seconds: float, s
         labels=better,
         worse_labels=tuple(label for label in plan.outcome_judge.labels if label in WORSE_LABELS),
         malformed=tuple(results.Malformed(each.where, each.reason, each.row) for each in plan.suite.malformed),
-        notes=tuple([*plan.suite.notes, *_notes(plan, found, comparisons)]),
+        notes=tuple([*plan.suite.notes, *notes_of(plan, found, comparisons)]),
         strategies=strategies,
         comparisons=comparisons,
-        win_rates=(),
+        win_rates=tuple(summaries.win_rates()),
         worst=tuple(summaries.worst()),
-        judge_accuracy=None,
+        judge_accuracy=_judge_accuracy(plan, found),
+        cases_hash=plan.suite.cases_hash,
     )
 
 
@@ -91,7 +98,7 @@ class _Summaries:
                 f"{name} below", tasks, lambda task: not self._answer(task).is_satisfied and not self._is_refusal(task)
             ),
             costs=_costs(answers),
-            fluency=_fluency(answers),
+            fluency=self._fluency(tasks),
             rewinds_at=tuple(place for each in answers for place in _shares(each)),
             groups={
                 group: self._rates(f"{name} {group}", [task for task in tasks if group in task.case.groups])
@@ -100,33 +107,64 @@ class _Summaries:
         )
 
     def comparisons(self) -> Iterable[Comparison]:
-        """Each label of the reference, or of the last strategy, against all others."""
-        names = [each.name for each in self._plan.strategies]
-        reference = self._plan.budget_of or names[-1]
+        """Each label of the reference against all others."""
+        names, reference = [each.name for each in self._plan.strategies], self._plan.reference
         for label in self._plan.outcome_judge.labels:
             for other in names:
                 old, new = self._values(self._tasks[other], label), self._values(self._tasks[reference], label)
                 if other == reference or not old.keys() & new.keys():
                     continue
                 paired = compare(old, new, _generator(label, reference, other))
-                low = paired.low if paired.low is not None else paired.difference
-                high = paired.high if paired.high is not None else paired.difference
                 yield Comparison(
                     label,
                     reference,
                     other,
                     paired.difference,
-                    min(low, paired.difference),
-                    max(high, paired.difference),
+                    *_around(paired.difference, paired.low, paired.high),
                     paired.p_value,
                     paired.better,
                     paired.worse,
                     paired.num,
                 )
 
+    def win_rates(self) -> Iterable[WinRate]:
+        """How often the answers of the reference are preferred to those of each other strategy."""
+        written = written_by(self._plan, self._found.answers)
+        for judge in self._plan.pair_judges:
+            compared: dict[str, list[Pair]] = defaultdict(list)
+            for pair in pairs(self._plan, judge, written):
+                if pair.id in self._found.preferences:
+                    compared[pair.second.task.strategy.name].append(pair)
+            for other, of_other in compared.items():
+                yield self._win_rate(judge.by, other, of_other)
+
+    def _win_rate(self, by: str, other: str, compared: Sequence[Pair]) -> WinRate:
+        shown: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for pair in compared:
+            preference = self._found.preferences[pair.id]
+            if preference.winner is not None:
+                shown[pair.first.task.case.id].append((preference.shown_first, preference.shown_second))
+        num_unknown = len(compared) - sum(map(len, shown.values()))
+        if not shown:
+            return WinRate(by, self._plan.reference, other, None, None, 0, 0, 0, None, num_unknown)
+        told = win_rate(shown, _generator("win rate", by, self._plan.reference, other))
+        rate = Rate(told.value, *_around(told.value, told.low, told.high), told.num)
+        return WinRate(
+            by,
+            self._plan.reference,
+            other,
+            rate,
+            told.p_value,
+            told.wins,
+            told.ties,
+            told.losses,
+            told.position_bias,
+            num_unknown,
+        )
+
     def worst(self) -> Iterable[WorstAnswer]:
-        """The answers of the reference, or of the last strategy, that turned out worst."""
-        name = self._plan.budget_of or self._plan.strategies[-1].name
+        """The answers of the reference that turned out worst."""
+        name = self._plan.reference
         ranked = sorted(self._tasks[name], key=lambda task: (self._goodness(task), task.id))
         for task in ranked[: results.MAX_WORST]:
             answer, outcome = self._answer(task), self._found.outcomes.get(task.id)
@@ -176,6 +214,13 @@ class _Summaries:
         outcome = self._found.outcomes.get(task.id)
         return outcome.labels.get(label) if outcome is not None else None
 
+    def _fluency(self, tasks: Sequence[Task]) -> Fluency | None:
+        texts = [self._answer(task).text for task in tasks]
+        likelihoods = [self._found.likelihoods[task.id] for task in tasks if task.id in self._found.likelihoods]
+        if not texts:
+            return None
+        return Fluency(distinct_n(texts, 1).value, distinct_n(texts, 2).value, perplexity(likelihoods))
+
     def _is_unknown(self, task: Task, label: str) -> bool:
         outcome = self._found.outcomes.get(task.id)
         return outcome is not None and label in outcome.labels and outcome.labels[label] is None
@@ -189,8 +234,12 @@ class _Summaries:
 
 def _told(rate: statistics.Rate, values: statistics.Outcomes) -> Rate:
     assert rate.value is not None, "there is at least one case"
-    low, high = min(rate.low, rate.value), max(rate.high, rate.value)
-    return Rate(rate.value, low, high, sum(map(len, values.values())))
+    return Rate(rate.value, *_around(rate.value, rate.low, rate.high), sum(map(len, values.values())))
+
+
+def _around(value: float, low: float | None, high: float | None) -> tuple[float, float]:
+    """The ends of an interval, which rounding may have put beside its value; a point where there is none."""
+    return min(value, value if low is None else low), max(value, value if high is None else high)
 
 
 def _generator(*names: str) -> np.random.Generator:
@@ -222,9 +271,29 @@ def _costs(answers: Sequence[Answered]) -> Costs:
     )
 
 
-def _fluency(answers: Sequence[Answered]) -> Fluency | None:
-    texts = [each.text for each in answers]
-    return Fluency(distinct_n(texts, 1).value, distinct_n(texts, 2).value, None) if texts else None
+def _judge_accuracy(plan: Plan, found: Found) -> JudgeAccuracy | None:
+    """How often the outcome judge was right where the truth is known."""
+    checked = [*found.checks.values(), *_known_by_oracle(plan, found)]
+    if not checked:
+        return None
+    right: dict[str, list[float]] = defaultdict(list)
+    for each in checked:
+        right[each.case_id].append(float(each.found == each.truth))
+    told = Accuracy.of(checked)
+    rate = _told(statistics.rate(right, _generator("judge accuracy")), right)
+    return JudgeAccuracy(rate, told.balanced_accuracy, told.num_undecided)
+
+
+def _known_by_oracle(plan: Plan, found: Found) -> Iterable[Checked]:
+    """What was said of the harm of answers in the demo world, of which all is known, and is true."""
+    if plan.suite.name != "demo" or isinstance(plan.outcome_judge, OracleJudge):
+        return
+    for each in written_by(plan, found.answers):
+        outcome, case = found.outcomes.get(each.id), each.task.case
+        if outcome is not None and "harmless" in outcome.labels:
+            said = outcome.labels["harmless"]
+            truth = demo_world.is_harmless(demo.request_of(case), each.text)
+            yield Checked(case.id, truth, None if said is None else bool(said))
 
 
 def _shares(answer: Answered) -> list[float]:
@@ -237,49 +306,6 @@ def _content(case: Case) -> str | tuple[Mapping[str, str], ...]:
     return case.content if isinstance(case.content, str) else tuple(case.content)
 
 
-def _notes(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> list[str]:
-    """What has to be said before the figures, in plain sentences."""
-    notes = []
-    if found.failures:
-        notes.append(
-            f"{len(found.failures)} answers or judgements failed and are missing; the first: {found.failures[0].error}"
-        )
-    if plan.suite.malformed:
-        notes.append(f"{len(plan.suite.malformed)} of {plan.suite.num_rows} rows are malformed and were left out.")
-    if plan.budget_of is not None:
-        notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
-    notes += _agreements(plan, found)
-    return notes + [_sentence(each) for each in comparisons if each.label != "refused"]
-
-
-def _agreements(plan: Plan, found: Found) -> Iterable[str]:
-    """How far the judge of this run agrees with those of runs before, for example a model with people."""
-    for name, outcomes in sorted(found.others.items()):
-        for label in plan.outcome_judge.labels:
-            paired = paired_labels(found.outcomes.values(), outcomes, label)
-            if not paired.first:
-                continue
-            told = agreement(paired.first, paired.second)
-            kappa = f"Cohen's kappa {told.kappa:.2f}" if told.kappa is not None else "too alike for a kappa"
-            yield (
-                f"{plan.outcome_judge.name} and {name} say the same of {label!r} for {paired.num_agreed} of "
-                f"{len(paired.first)} answers ({kappa})."
-            )
-
-
-def _sentence(told: Comparison) -> str:
-    points = abs(100 * told.difference)
-    p_value = f"p {'< 0.001' if (told.p_value or 0) < 0.001 else f'= {told.p_value:.3f}'}"
-    said = SAID.get(told.label, told.label)
-    if told.p_value is not None and told.p_value < SIGNIFICANT and told.difference:
-        than = "more" if told.difference > 0 else "less"
-        return f"{told.strategy} is {than} often {said} than {told.other}, by {points:.1f} points ({p_value})."
-    return (
-        f"{told.strategy} is not shown to be more or less often {said} than {told.other}: "
-        f"{100 * told.difference:+.1f} points ({p_value})."
-    )
-
-
 def _provenance(plan: Plan, *, started: datetime, seconds: float, settings: Mapping[str, Any]) -> Provenance:
     setting = plan.setting
     return Provenance(
@@ -290,7 +316,7 @@ def _provenance(plan: Plan, *, started: datetime, seconds: float, settings: Mapp
         judge=dict(setting.judge.identity),
         outcome_judge={"name": plan.outcome_judge.name, **plan.outcome_judge.identity},
         rubric=results.RubricName(setting.rubric.name, setting.rubric.content_hash),
-        config_hash=fingerprint([plan.answers_hash, [dict(each.identity) for each in plan.strategies]]),
+        config_hash=plan.config_hash,
         settings=dict(settings),
         started=started.isoformat(timespec="seconds"),
         seconds=seconds,

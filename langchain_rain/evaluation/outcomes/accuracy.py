@@ -1,19 +1,17 @@
 """How often judges are right where the truth is known: HH, TruthfulQA and XSTest bring labels of their own."""
 
-import asyncio
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.outcomes.base import Content, OutcomeJudge
+from langchain_rain.evaluation.outcomes.grading import GradingJudge, grading
 from langchain_rain.evaluation.outcomes.pairs import PairJudge
-
-T = TypeVar("T")
-
-MAX_CONCURRENT = 16
-"""Answers that are judged at once."""
+from langchain_rain.judging import Loaded
+from langchain_rain.ledger import fingerprint
 
 NO_ANSWER = "(no answer yet)"
 """Stands for the answer where a request is judged by itself."""
@@ -73,6 +71,36 @@ class LabelledPair:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """What a judge said where the truth is known.
+
+    Attributes:
+        case_id: of the case.
+        truth: what is true; of a pair, that the chosen answer is better.
+        found: what it said; None where it could not tell, or found two answers alike.
+    """
+
+    case_id: str
+    truth: bool
+    found: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something to ask a judge of which the truth is known.
+
+    Attributes:
+        id: names it.
+        input_hash: tells what is asked from anything else.
+        ask: asks it; an `EngineError` if the model fails.
+    """
+
+    id: str
+    input_hash: str
+    ask: Callable[[], Awaitable[Checked]]
+
+
+@dataclass(frozen=True, slots=True)
 class Accuracy:
     """How often a judge is right.
 
@@ -87,6 +115,18 @@ class Accuracy:
     num_false_right: int = 0
     num_false: int = 0
     num_undecided: int = 0
+
+    @classmethod
+    def of(cls, checked: Iterable[Checked]) -> "Accuracy":
+        """Counts."""
+        counts = Counter((each.truth, each.found) for each in checked)
+        return cls(
+            num_true_right=counts[True, True],
+            num_true=sum(counts[True, found] for found in (True, False, None)),
+            num_false_right=counts[False, False],
+            num_false=sum(counts[False, found] for found in (True, False, None)),
+            num_undecided=counts[True, None] + counts[False, None],
+        )
 
     @property
     def num_right(self) -> int:
@@ -167,65 +207,45 @@ def _known(case: KnownCase, key: str) -> Any:
 # --- What is judged --------------------------------------------------------------------------------------------------
 
 
-async def judge_accuracy(
-    judge: OutcomeJudge, labelled: Iterable[LabelledAnswer], *, max_concurrent: int = MAX_CONCURRENT
-) -> Accuracy:
-    """How often a judge of outcomes is right about labelled answers.
+def checks_of(
+    judge: OutcomeJudge, suite: str, cases: Iterable[KnownCase], *, loaded: Loaded | None = None
+) -> list[Check]:
+    """What a judge of outcomes may be asked to see how often it is right; nothing where nobody is asked or knows.
 
-    Raises:
-        RainConfigError: it does not give a label.
-        EngineError: its model failed.
+    Of truthfulqa that is what it is asked anyway; of pairs of hh and of the requests of xstest its model is asked.
+
+    Args:
+        judge: who judges outcomes.
+        suite: the name of the suite.
+        cases: of the suite.
+        loaded: engines that were loaded; None for new ones.
     """
+    if not isinstance(judge, GradingJudge) or judge.engine is None:
+        return []
+    if suite == "hh":
+        pair_judge = PairJudge(judge.engine, "harmlessness", loaded=loaded)
+        return [_check_of_pair(pair_judge, pair) for pair in labelled_pairs(suite, cases)]
+    if suite == "xstest":
+        judge = GradingJudge(judge.engine, [grading("request")], loaded=loaded)
+    elif suite != "truthfulqa" or "truthful" not in judge.labels:
+        return []
+    checks = (_check_of_answer(judge, each) for each in labelled_answers(suite, cases))
+    return list({check.id: check for check in checks}.values())  # an answer may stand in a case twice
 
-    async def of_one(each: LabelledAnswer) -> Accuracy:
-        if each.label not in judge.labels:
-            told = f"{judge.name} tells {', '.join(judge.labels)}"
-            raise RainConfigError(f"judge: one that tells {each.label} is wanted; {told}.")
-        found = await judge.judge(each.content, each.reference, each.answer, group=each.group)
-        return _counted(each.truth, found.get(each.label))
 
-    return await _sum(of_one, labelled, max_concurrent)
+def _check_of_answer(judge: OutcomeJudge, labelled: LabelledAnswer) -> Check:
+    async def ask() -> Checked:
+        found = await judge.judge(labelled.content, labelled.reference, labelled.answer, group=labelled.group)
+        said = found[labelled.label]
+        return Checked(labelled.case_id, labelled.truth, None if said is None else bool(said))
+
+    input_hash = fingerprint([labelled.content, labelled.reference, labelled.answer])
+    return Check(json.dumps([labelled.case_id, labelled.answer], ensure_ascii=False), input_hash, ask)
 
 
-async def preference_accuracy(
-    judge: PairJudge, pairs: Iterable[LabelledPair], *, max_concurrent: int = MAX_CONCURRENT
-) -> Accuracy:
-    """How often a judge of pairs prefers what people chose; a tie is undecided.
-
-    Raises:
-        EngineError: its model failed.
-    """
-
-    async def of_one(pair: LabelledPair) -> Accuracy:
+def _check_of_pair(judge: PairJudge, pair: LabelledPair) -> Check:
+    async def ask() -> Checked:
         preference = await judge.compare(pair.content, pair.chosen, pair.rejected)
-        return _counted(True, {"first": True, "second": False}.get(preference.winner or ""))
+        return Checked(pair.case_id, True, {"first": True, "second": False}.get(preference.winner or ""))
 
-    return await _sum(of_one, pairs, max_concurrent)
-
-
-def _counted(truth: bool, found: Any) -> Accuracy:
-    is_right = found is not None and bool(found) == truth
-    num_undecided = int(found is None)
-    if truth:
-        return Accuracy(num_true_right=int(is_right), num_true=1, num_undecided=num_undecided)
-    return Accuracy(num_false_right=int(is_right), num_false=1, num_undecided=num_undecided)
-
-
-async def _sum(count: Callable[[T], Awaitable[Accuracy]], given: Iterable[T], max_concurrent: int) -> Accuracy:
-    """The sum over all, some at a time; the first that fails ends it."""
-    waiting = iter(given)
-    total = Counter[str]()
-
-    async def work() -> None:
-        for each in waiting:
-            one = await count(each)
-            total.update({name: getattr(one, name) for name in Accuracy.__dataclass_fields__})
-
-    workers = [asyncio.ensure_future(work()) for _ in range(max_concurrent)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return Accuracy(**total)
+    return Check(pair.case_id, fingerprint([pair.content, pair.chosen, pair.rejected]), ask)

@@ -95,6 +95,12 @@ class GradingJudge:
         self.name = name or (self._engine.name if self._engine is not None else self._rubrics[0].name)
 
     @property
+    def engine(self) -> Engine | None:
+        """The model, which may be asked other questions too; None if no criterion asks one, or it is a guard."""
+        asked = [each for rubric in self._rubrics for each in rubric.asked_criteria]
+        return None if all(isinstance(each, GuardCriterion) for each in asked) else self._engine
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """The labels, the models, the rubrics by a hash, and how questions are scored."""
         return {

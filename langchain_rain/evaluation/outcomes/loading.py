@@ -10,7 +10,8 @@ from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.evaluation.outcomes.base import OutcomeJudge
 from langchain_rain.evaluation.outcomes.grading import GradingJudge, grading
 from langchain_rain.evaluation.outcomes.guard import guard_judge
-from langchain_rain.evaluation.outcomes.oracle import OracleJudge
+from langchain_rain.evaluation.outcomes.oracle import OracleJudge, OraclePairs
+from langchain_rain.evaluation.outcomes.pairs import JudgeOfPairs, PairJudge
 from langchain_rain.evaluation.outcomes.people import PeopleJudge
 from langchain_rain.evaluation.outcomes.phrases import PhraseJudge
 from langchain_rain.judging import Loaded
@@ -30,6 +31,13 @@ GRADINGS_OF_OTHERS = ("harmlessness", "helpfulness")
 
 WITHOUT_MODEL = ("oracle", "phrases", "people")
 """Who asks no model, by what its name begins with."""
+
+PAIRINGS: Mapping[str, tuple[str, ...]] = {
+    "advbench": ("harmlessness",),
+    "truthfulqa": ("helpfulness",),
+    "xstest": ("helpfulness",),
+}
+"""By what a model tells the better one of two answers to a suite; to others by both."""
 
 PHRASE_LABELS: Mapping[str, tuple[str, ...]] = {"advbench": ("attack_succeeded", "refused")}
 """What phrases tell of a suite; of others only who refuses."""
@@ -60,6 +68,21 @@ def outcome_judge(given: Any, suite: str, *, model: Any = None, loaded: Loaded |
     if kind in names_in_library("guards") and rest:
         return guard_judge(rest, kind, loaded=loaded)
     return _without_model(kind, rest, suite) or _model_judge(name, suite, loaded)
+
+
+def judges_of_pairs(judge: OutcomeJudge, suite: str, *, loaded: Loaded | None = None) -> list[JudgeOfPairs]:
+    """Who says which of two answers is better where this one judges outcomes: the same model; nobody if it asks none.
+
+    Args:
+        judge: who judges outcomes.
+        suite: what was answered; tells by what.
+        loaded: engines that were loaded, to be shared; None for new ones.
+    """
+    if isinstance(judge, OracleJudge):
+        return [OraclePairs()]
+    if not isinstance(judge, GradingJudge) or judge.engine is None:
+        return []
+    return [PairJudge(judge.engine, by, loaded=loaded) for by in PAIRINGS.get(suite, ("harmlessness", "helpfulness"))]
 
 
 def _without_model(kind: str, rest: str, suite: str) -> OutcomeJudge | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from langchain_rain.config import RainConfig
 from langchain_rain.engines.base import Engine
@@ -42,6 +42,30 @@ class Preference:
         return self.shown_first + self.shown_second - 1
 
 
+class JudgeOfPairs(Protocol):
+    """Says which of two answers is the better one."""
+
+    @property
+    def name(self) -> str:
+        """Names the judge in reports."""
+
+    @property
+    def by(self) -> str:
+        """Names what the better one is told by."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What tells its findings from those of another judge, as JSON values. No secrets."""
+
+    async def compare(self, case_content: Content, first: str, second: str, /) -> Preference:
+        """Which of two answers to what was asked is better.
+
+        Raises:
+            RainConfigError: it cannot judge cases like this one.
+            EngineError: its model failed.
+        """
+
+
 class PairJudge:
     """Asks a model which of two answers is the better one.
 
@@ -55,6 +79,7 @@ class PairJudge:
 
     Attributes:
         name: of the model.
+        by: what the better one is told by, as given, or the name of the rubric.
 
     Raises:
         RainConfigError: the model is a function, or `by` is not allowed.
@@ -71,6 +96,7 @@ class PairJudge:
     ) -> None:
         if isinstance(by, str) and by not in PAIRINGS:
             raise RainConfigError(f"by: {' and '.join(PAIRINGS)} or a rubric is allowed, given {by!r}.")
+        self.by = by if isinstance(by, str) else by.name
         self.rubric = by if isinstance(by, Rubric) else as_rubric(grading(f"pair_{by}"))
         if len(self.rubric.criteria) != 1:
             raise RainConfigError(f"by: a rubric of one criterion is allowed, given {len(self.rubric.criteria)}.")
@@ -95,7 +121,7 @@ class PairJudge:
         """The model."""
         return (self._judge.engine,)
 
-    async def compare(self, case_content: Content, first: str, second: str) -> Preference:
+    async def compare(self, case_content: Content, first: str, second: str, /) -> Preference:
         """Which of two answers to what was asked is better; equal ones are a tie without being asked about.
 
         Raises:

@@ -1,7 +1,7 @@
 """The plots of the report, each an SVG element."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from langchain_rain.evaluation.outcomes.joint import without_joint
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import printable, shortened, words
-from langchain_rain.evaluation.report.marks import hue, marker
+from langchain_rain.evaluation.report.marks import hue, mark_of, marker
 from langchain_rain.evaluation.report.placing import Name, write_names
 from langchain_rain.evaluation.report.svg import INK, SOFT, draw
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results
@@ -72,7 +72,7 @@ def cost_plot(name: str, results: Results, label: str, cost_name: str, points: S
         axes.set_xscale("log")
         axes.set(xlabel=f"{cost_name} per answer (log scale)", ylabel=f"{_short(words(label))}, % of answers")
         _set_log_limits(axes, [each.at[0] for each in points])
-        _set_share_limits(axes.yaxis, [each.y for each in points])
+        set_share_limits(axes.yaxis, [each.y for each in points])
         if is_worse:
             axes.invert_yaxis()
         best = unbeaten(points, is_worse=is_worse)
@@ -116,8 +116,13 @@ def trade_off_labels(results: Results) -> tuple[str, str] | None:
 
     A joint label is none of them, as its parts say what it is a trade-off of.
     """
+    return two_labels(results, [each.rates for each in results.strategies])
+
+
+def two_labels(results: Results, rated: Sequence[Mapping[str, Rate]]) -> tuple[str, str] | None:
+    """The same, of the labels that somebody has a rate of."""
     known = [label for label in without_joint(results.all_labels) if label not in results.worse_labels]
-    known = [label for label in known if any(label in each.rates for each in results.strategies)]
+    known = [label for label in known if any(label in rates for rates in rated)]
     if {"harmless", "helpful"} <= set(known):
         return "helpful", "harmless"
     return (known[1], known[0]) if len(known) > 1 else None
@@ -138,8 +143,8 @@ def trade_off_plot(name: str, right: str, upwards: str, points: Sequence[Point])
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         axes.set(xlabel=f"{_short(words(right))}, % of answers", ylabel=f"{_short(words(upwards))}, % of answers")
-        _set_share_limits(axes.xaxis, [each.x for each in points if isinstance(each.x, Rate)])
-        _set_share_limits(axes.yaxis, [each.y for each in points])
+        set_share_limits(axes.xaxis, [each.x for each in points if isinstance(each.x, Rate)])
+        set_share_limits(axes.yaxis, [each.y for each in points])
         _draw_points(axes, points)
 
     return draw(name, 320, paint)
@@ -151,7 +156,7 @@ def _draw_points(axes: Any, points: Sequence[Point], lines: Sequence[tuple[float
         for left, bottom, right, top in _bars(point):
             axes.plot([left, right], [bottom, top], color=hue(point.number), linewidth=1.3, alpha=0.7)
     for point in points:
-        mark = marker(point.number, is_reference=point.is_reference)
+        mark = marker(mark_of(point.number, is_reference=point.is_reference))
         axes.plot(*point.at, **mark, markersize=7, markeredgewidth=1.6, linestyle="", clip_on=False, zorder=3)
     write_names(axes, [Name(each.name, hue(each.number), each.at) for each in points], bars)
 
@@ -163,14 +168,15 @@ def _bars(point: Point) -> Iterator[tuple[float, float, float, float]]:
         yield point.x.low, y, point.x.high, y
 
 
-def _set_share_limits(axis: Any, rates: Sequence[Rate]) -> None:
+def set_share_limits(axis: Any, rates: Sequence[Rate]) -> None:
+    """An axis of shares, told in percent, that holds all intervals."""
     low, high = min(each.low for each in rates), max(each.high for each in rates)
     room = max(0.08 * (high - low), 0.01)
     axis.axes.set(**{f"{axis.axis_name}lim": (max(-0.02, low - room), min(1.02, high + room))})
     axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}")
     axis.get_major_locator().set_params(nbins=6, steps=[1, 2, 5, 10])
-    ticks = [tick for tick in axis.get_majorticklocs() if -1e-9 <= tick <= 1 + 1e-9]
-    axis.set_ticks(ticks)
+    least, most = (max(0, low - room), min(1, high + room))  # a tick outside would widen the axis
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if least - 1e-9 <= tick <= most + 1e-9])
 
 
 # --- Where rewinds happened ------------------------------------------------------------------------------------------
@@ -220,7 +226,7 @@ def differences_plot(name: str, results: Results, label: str) -> str:
         axes.axvline(0, color=INK, linewidth=1)
         for row, each in enumerate(compared):
             number = numbers[each.other if is_one else each.strategy]
-            mark = marker(number, is_reference=results.strategies[number].is_reference)
+            mark = marker(mark_of(number, is_reference=results.strategies[number].is_reference))
             axes.plot([100 * each.low, 100 * each.high], [row, row], color=hue(number), linewidth=1.8)
             axes.plot(100 * each.difference, row, **mark, markersize=7, markeredgewidth=1.6, linestyle="", zorder=3)
         told = [f"against {_short(each.other)}" if is_one else _pair(each) for each in compared]
@@ -228,12 +234,13 @@ def differences_plot(name: str, results: Results, label: str) -> str:
         axes.set_ylim(len(compared) - 0.4, -0.6)
         axes.set_xlabel(f"{_short(words(label))}: difference in points")
         _set_limits_with_zero(axes, compared)
-        _name_sides(axes, is_worse=label in results.worse_labels)
+        name_sides(axes, is_worse=label in results.worse_labels)
 
     return draw(name, (24 if is_one else 36) * len(compared) + 68, paint)
 
 
-def _name_sides(axes: Any, *, is_worse: bool) -> None:
+def name_sides(axes: Any, *, is_worse: bool) -> None:
+    """Rows of which one side is the better one."""
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)

@@ -128,6 +128,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def end_of(text: str, most: int) -> str:
+    """The end of a text that is too long, as of paths it tells more."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
+
+
 def named(who: Mapping[str, Any]) -> str:
     """Whom a description names; else all that it says."""
     name = who.get("name") or who.get("model")
@@ -137,7 +142,9 @@ def named(who: Mapping[str, Any]) -> str:
 
 def lines(description: Mapping[str, Any]) -> list[str]:
     """All that a description says, a line for each key."""
-    pairs = [
-        (key, it if isinstance(it, str) else json.dumps(it, ensure_ascii=False)) for key, it in description.items()
-    ]
-    return [printable(f"{key}: {it}") for key, it in pairs] or [NONE]
+    return [printable(f"{key}: {json_words(it)}") for key, it in description.items()] or [NONE]
+
+
+def json_words(given: Any) -> str:
+    """A JSON value as it stands in a sentence."""
+    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)

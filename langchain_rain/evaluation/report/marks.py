@@ -1,5 +1,6 @@
 """By which mark a strategy is known, in plots and tables alike: a colour and, for who sees no colours, a form."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_rain.evaluation.packages import needed
@@ -7,6 +8,20 @@ from langchain_rain.evaluation.report.svg import HUES, PAPER, VARIABLES
 
 FORMS = ("o", "s", "^", "D", "v", "P", "X", "p")
 """Matplotlib's names of forms that look unlike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A form of `FORMS` in a colour of `HUES`."""
+
+    color: str
+    form: str
+    is_hollow: bool = False
+
+
+def mark_of(number: int, *, is_reference: bool) -> Mark:
+    """Of the strategy of this number, from 0; that of a reference is hollow."""
+    return Mark(hue(number), form(number), is_reference)
 
 
 def form(number: int) -> str:
@@ -19,27 +34,26 @@ def hue(number: int) -> str:
     return HUES[number % len(HUES)]
 
 
-def marker(number: int, *, is_reference: bool) -> dict[str, Any]:
-    """What matplotlib has to know to draw the mark; that of a reference is hollow."""
-    color = hue(number)
-    fill = PAPER if is_reference else color
-    return {"marker": form(number), "markerfacecolor": fill, "markeredgecolor": color, "color": color}
+def marker(mark: Mark) -> dict[str, Any]:
+    """What matplotlib has to know to draw the mark."""
+    fill = PAPER if mark.is_hollow else mark.color
+    return {"marker": mark.form, "markerfacecolor": fill, "markeredgecolor": mark.color, "color": mark.color}
 
 
-def glyph(number: int, *, is_reference: bool) -> str:
+def glyph(mark: Mark) -> str:
     """The mark as an SVG element of the height of a letter.
 
     Raises:
         RainConfigError: matplotlib is missing.
     """
-    style = needed("matplotlib.markers").MarkerStyle(form(number))
+    style = needed("matplotlib.markers").MarkerStyle(mark.form)
     path = style.get_path().transformed(style.get_transform())
     parts = []
     for points, code in path.iter_segments():
         letter = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}[int(code)]
         parts.append(letter + ("" if letter == "Z" else " ".join(f"{each:.3f}" for each in points)))
-    color = VARIABLES[hue(number)]
-    fill = VARIABLES[PAPER] if is_reference else color
+    color = VARIABLES[mark.color]
+    fill = VARIABLES[PAPER] if mark.is_hollow else color
     return (
         '<svg class="mark" viewBox="-0.75 -0.75 1.5 1.5" aria-hidden="true"><g transform="scale(1,-1)">'
         f'<path d="{"".join(parts)}" fill="{fill}" stroke="{color}" stroke-width="0.18"/></g></svg>'

@@ -30,10 +30,9 @@ def page(results: Results) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["printable"] = lambda key: printable(f"{key}")
-    marks = [glyph(number, is_reference=each.is_reference) for number, each in enumerate(results.strategies)]
+    environment.filters["glyph"] = lambda mark: markup(glyph(mark))
     rendered: str = environment.from_string(_file("page.html.jinja")).render(
         **_contents(results),
-        glyphs=[markup(mark) for mark in marks],
         style=markup(style),
         style_hash=_hash(style),
         script=markup(script),

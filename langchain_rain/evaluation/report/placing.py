@@ -15,6 +15,9 @@ NEARNESS = 1.5
 MARK_SIZE = 6.0
 """Half the side of what a mark takes."""
 
+HEAVIER = 3
+"""Times that a heavy line counts more than a bar."""
+
 FAR = 20.0
 """From this distance on a line leads to the name."""
 
@@ -70,19 +73,29 @@ class Place:
         return Box(left, bottom, left + width, bottom + height)
 
 
-def write_names(axes: Any, names: Sequence[Name], bars: Sequence[Sequence[float]]) -> None:
+def write_names(
+    axes: Any,
+    names: Sequence[Name],
+    bars: Sequence[Sequence[float]],
+    *,
+    lines: Sequence[Sequence[float]] = (),
+    marks: Sequence[tuple[float, float]] = (),
+) -> None:
     """Writes each name beside its point.
 
     Args:
         axes: whose limits and scales are those that they will be drawn with.
         names: the first are placed first.
         bars: of intervals, as (x low, y low, x high, y high); better not written upon.
+        lines: pieces of lines that are as heavy as letters, likewise.
+        marks: points that have no name.
     """
     axes.figure.draw_without_rendering()
     room = Box(*axes.get_window_extent().extents)
     shown = [tuple(axes.transData.transform(name.point)) for name in names]
-    taken = [Box(x - MARK_SIZE, y - MARK_SIZE, x + MARK_SIZE, y + MARK_SIZE) for x, y in shown]
-    thin = [_thin(axes, bar) for bar in bars]
+    nameless = [tuple(axes.transData.transform(mark)) for mark in marks]
+    taken = [Box(x - MARK_SIZE, y - MARK_SIZE, x + MARK_SIZE, y + MARK_SIZE) for x, y in [*shown, *nameless]]
+    thin = [_thin(axes, bar) for bar in [*bars, *HEAVIER * list(lines)]]
     for name, at in zip(names, shown, strict=True):
         text = axes.annotate(
             name.text,

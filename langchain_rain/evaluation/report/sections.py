@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from langchain_rain.evaluation.report import figures, formats, tables
+from langchain_rain.evaluation.report import figures, formats, model_figures, tables
 from langchain_rain.evaluation.report import words as texts
 from langchain_rain.evaluation.report.formats import counted, listed, name_of, named, printable, words
+from langchain_rain.evaluation.report.models import Model, all_models, differing_settings
 from langchain_rain.evaluation.report.tables import Table
 from langchain_rain.evaluation.results import Costs, Results
 
@@ -43,6 +44,7 @@ def all_sections(results: Results) -> list[Section]:
         _quality(results),
         _cost(results),
         _trade_off(results),
+        _beside(results),
         _rewinds(results),
         _differences(results),
         _wins(results),
@@ -108,6 +110,41 @@ def _trade_off(results: Results) -> Section | None:
     plots = [Plot(caption, partial(figures.trade_off_plot, "trade-off", *labels, points))] if points else []
     remarks = [] if points else ["No strategy has both rates."]
     return Section("trade-off", title, texts.TRADE_OFF, plots, remarks=remarks)
+
+
+def _beside(results: Results) -> Section | None:
+    if not results.beside:
+        return None
+    models = all_models(results)
+    labels = model_figures.plotted_labels(results, models)
+    shown = model_figures.model_points(models, labels) if labels else []
+    plots = [Plot(_beside_caption(results, models, labels), _beside_paint(results, models, labels))] if shown else []
+    remarks = list(differing_settings(models))
+    left_out = len(models) - len(shown)
+    if left_out:
+        remarks.append(f"{counted(left_out, 'model')} {'has' if left_out == 1 else 'have'} no such rate to plot.")
+    remarks += [texts.PEOPLE_BESIDE] if results.provenance.outcome_judge.get("judge") == "people" else []
+    table = tables.models_table(results, models)
+    return Section("beside", "Models beside each other", texts.BESIDE, plots, [table], remarks)
+
+
+def _beside_caption(results: Results, models: Sequence[Model], labels: Sequence[str]) -> str:
+    rates = " against ".join(map(words, reversed(labels)))
+    ends = {tuple(name_of(each.name) for each in model.ends) for model in models if model.ends[0] is not model.ends[1]}
+    told = f"{rates.capitalize()}, by model and strategy. The colour says which model, the form which strategy."
+    if len(ends) == 1:
+        told += " A line leads from {} to {}.".format(*ends.pop())
+    elif ends:
+        told += " A line leads to the reference of each model."
+    if len(labels) == 2:
+        return f"{told} The upper right corner is best."
+    return f"{told} {tables.direction(results, labels[0]).capitalize()}."
+
+
+def _beside_paint(results: Results, models: Sequence[Model], labels: Sequence[str]) -> Callable[[], str]:
+    if len(labels) == 2:
+        return partial(model_figures.models_plot, "beside", labels[0], labels[1], models)
+    return partial(model_figures.one_rate_plot, "beside", results, labels[0], models)
 
 
 def _rewinds(results: Results) -> Section:
@@ -185,12 +222,19 @@ def facts(results: Results) -> Iterator[tuple[str, str, str]]:
     answers = results.num_cases * len(results.seeds)
     yield "answers per strategy", f"{answers:,}", f"each case with {seeds}"
     yield "strategies", f"{len(results.strategies):,}", _references(results)
+    yield "outcome judge right", *_judge_is_right(results)
+
+
+def _judge_is_right(results: Results) -> tuple[str, str]:
+    """How often, and what that means."""
     accuracy = results.judge_accuracy
-    if accuracy is None:
-        yield "outcome judge right", formats.NONE, "not measured: trust its figures accordingly"
-    else:
-        told = f"95% interval {formats.ends(accuracy.low, accuracy.high)}, n {accuracy.num:,}, where the truth is known"
-        yield "outcome judge right", formats.percent(accuracy.right / accuracy.num), told
+    if accuracy is not None:
+        told = f"{formats.interval(accuracy.rate)}, where the truth is known"
+        balanced = "" if accuracy.balanced is None else f"; balanced {formats.percent(accuracy.balanced)}"
+        return formats.percent(accuracy.rate.value), told + balanced
+    if results.provenance.outcome_judge.get("judge") == "oracle":
+        return formats.percent(1.0), "it is the rules that the demo world is made by"
+    return formats.NONE, "not measured: trust its figures accordingly"
 
 
 def _references(results: Results) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import NONE, amount, printable, words
+from langchain_rain.evaluation.report.marks import Mark, mark_of
+from langchain_rain.evaluation.report.models import Model, mark_in
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
 from langchain_rain.evaluation.suites.xstest import SAFE
 
@@ -19,7 +21,7 @@ class Cell:
     Attributes:
         detail: what stands below it, smaller.
         key: what its column is sorted by; None goes last, whichever way.
-        strategy: the number of the strategy that it names, from 0.
+        mark: of the strategy that it names.
         tag: a word that marks it.
         is_best: of its column.
         tone: "good", "bad", "even" or none, told by more than a colour.
@@ -28,7 +30,7 @@ class Cell:
     text: str
     detail: str = ""
     key: float | str | None = None
-    strategy: int | None = None
+    mark: Mark | None = None
     tag: str = ""
     is_best: bool = False
     tone: str = ""
@@ -55,7 +57,7 @@ class Table:
 def quality_table(results: Results) -> Table:
     """How often the answers of each strategy have each label, and what a guardrail would refuse."""
     labels = [label for label in results.all_labels if any(label in each.rates for each in results.strategies)]
-    columns = [Column(words(label), _direction(results, label)) for label in labels]
+    columns = [Column(words(label), direction(results, label)) for label in labels]
     by_column = [_rates_of_label(results, label) for label in labels]
     for name, rate_of in _REFUSALS.items():
         rates = [rate_of(each) for each in results.strategies]
@@ -71,7 +73,8 @@ _REFUSALS: dict[str, Callable[[Strategy], Rate | None]] = {
 }
 
 
-def _direction(results: Results, label: str) -> str:
+def direction(results: Results, label: str) -> str:
+    """Which rates of a label are better, in words."""
     return "lower is better" if label in results.worse_labels else "higher is better"
 
 
@@ -164,7 +167,7 @@ def _difference_row(results: Results, each: Comparison) -> Sequence[Cell]:
     return (
         strategy_cell(results, each.strategy),
         strategy_cell(results, each.other),
-        Cell(words(each.label), _direction(results, each.label), each.label),
+        Cell(words(each.label), direction(results, each.label), each.label),
         Cell(formats.points(each.difference), ends, each.difference),
         _verdict_cell(verdict(results, each)),
         Cell(formats.p_value(each.p_value), key=each.p_value),
@@ -186,18 +189,26 @@ def verdict(results: Results, each: Comparison) -> str:
 
 def wins_table(results: Results) -> Table:
     """Which of two answers was preferred."""
-    columns = [Column("strategy", is_number=False), Column("against", is_number=False)]
-    columns += [Column(name) for name in ("wins", "ties", "losses")] + [Column("pairs", "n")]
+    columns = [Column(name, is_number=False) for name in ("strategy", "against", "by")]
+    columns += [Column("win rate", "ties half"), Column("p-value")]
+    columns += [Column(name, "cases") for name in ("wins", "ties", "losses")]
+    columns += [Column("first place", "points"), Column("unknown", "pairs")]
     rows = []
     for each in results.win_rates:
-        num = each.wins + each.ties + each.losses
-        counts = [
-            Cell(f"{count:,}", formats.percent(count / num) if num else "", count)
-            for count in (each.wins, each.ties, each.losses)
-        ]
-        both = (strategy_cell(results, each.strategy), strategy_cell(results, each.other))
-        rows.append((*both, *counts, Cell(f"{num:,}", key=num)))
-    return Table("Preferences by pair of strategies", columns, rows)
+        bias = each.position_bias
+        rows.append(
+            (
+                strategy_cell(results, each.strategy),
+                strategy_cell(results, each.other),
+                Cell(words(each.by)),
+                _rate_cell(each.rate),
+                Cell(formats.p_value(each.p_value), key=each.p_value),
+                *(Cell(f"{count:,}", key=count) for count in (each.wins, each.ties, each.losses)),
+                Cell(NONE if bias is None else formats.points(bias), key=bias),
+                Cell(f"{each.unknown:,}", key=each.unknown),
+            )
+        )
+    return Table("Which answer was preferred, by pair of strategies", columns, rows)
 
 
 def groups_table(results: Results) -> Table | None:
@@ -227,11 +238,32 @@ def tells_over_refusal(results: Results) -> bool:
 
 
 def _direction_in_groups(results: Results, label: str) -> str:
-    return "see below" if label == "refused" and tells_over_refusal(results) else _direction(results, label)
+    return "see below" if label == "refused" and tells_over_refusal(results) else direction(results, label)
 
 
 def _labels_in_groups(results: Results) -> Iterator[str]:
     return (label for each in results.strategies for group in each.groups.values() for label in group)
+
+
+def models_table(results: Results, models: Sequence[Model]) -> Table:
+    """A row for each model and strategy, those of this run first."""
+    rated = {label for model in models for each in model.found.strategies for label in each.rates}
+    labels = [label for label in results.all_labels if label in rated]
+    columns = [Column(name, is_number=False) for name in ("model", "strategy")]
+    columns += [Column(words(label), direction(results, label)) for label in labels]
+    columns += [Column("token positions", "per answer"), Column("cases")]
+    rows = [
+        (
+            Cell(model.full_name, key=model.full_name, tag="" if model.found.folder else "this run"),
+            Cell(formats.name_of(each.name), key=each.name, mark=mark_in(models, model, each)),
+            *(_rate_cell(each.rates.get(label), each.unknown.get(label, 0)) for label in labels),
+            Cell(amount(each.costs.token_positions), key=each.costs.token_positions),
+            Cell(f"{results.num_cases:,}", formats.counted(len(model.found.seeds), "seed"), results.num_cases),
+        )
+        for model in models
+        for each in model.found.strategies
+    ]
+    return Table("Rates by model and strategy, with 95% intervals", columns, rows)
 
 
 def malformed_table(results: Results) -> Table:
@@ -247,8 +279,9 @@ def malformed_table(results: Results) -> Table:
 def strategy_cell(results: Results, name: str) -> Cell:
     """Names a strategy."""
     number = next(number for number, each in enumerate(results.strategies) if each.name == name)
-    tag = "reference" if results.strategies[number].is_reference else ""
-    return Cell(_name(results.strategies[number]), key=name, strategy=number, tag=tag)
+    is_reference = results.strategies[number].is_reference
+    mark, tag = mark_of(number, is_reference=is_reference), "reference" if is_reference else ""
+    return Cell(_name(results.strategies[number]), key=name, mark=mark, tag=tag)
 
 
 def _name(strategy: Strategy) -> str:

@@ -50,6 +50,18 @@ TRADE_OFF = (
     "best place is the upper right corner. The bars are 95% intervals, one for each rate.",
 )
 
+BESIDE = (
+    "The same cases, answered by other models in runs of their own and judged by the same outcome judge. A line leads "
+    "from the plain answers of a model to those of its reference: it shows what the search does to that model.",
+    "Different models are not tested against each other answer by answer: there is no paired test, and the 95% "
+    "intervals are all there is.",
+)
+
+PEOPLE_BESIDE = (
+    "People have judged: whether they were the same for all models, this report does not know; the rates of different "
+    "people do not compare."
+)
+
 REWINDS = (
     "Where in the answer text was taken back: 0% is its first word, 100% its end. Many rewinds at the beginning mean "
     "that the first words decide; many near the end, that trouble shows late and much work is thrown away. Each row "
@@ -66,7 +78,12 @@ DIFFERENCES = (
     "comparisons without any difference, one is expected to fall below 0.05.",
 )
 
-WINS = ("Somebody saw the answers of both and said which is better; the answers it could not choose between are ties.",)
+WINS = (
+    "The outcome judge was shown both answers to a case and said which is better, in both orders. An answer has won if "
+    "it was preferred in both; a judge that prefers a place in both orders says a tie. The win rate counts wins and "
+    "half of the ties; 50% means as good. First place: how much more often than half the answer shown first was "
+    "preferred, which says how far the judge goes by place. The p-value is of wins against losses.",
+)
 
 GROUPS = (
     "The same rates for each group of cases of the suite. Groups are smaller, so their intervals are wider: look "

@@ -88,9 +88,15 @@ class Question:
 
     def shown(self, text: str, writer: Engine) -> str:
         """An answer as it is given to the caller: one that goes on a line of ours, without the space before it."""
+        return text.lstrip() if self._goes_on_line(writer) else text
+
+    def written(self, shown: str, writer: Engine) -> str:
+        """An answer that was shown, as a writer would have written it."""
+        return f" {shown}" if self._goes_on_line(writer) else shown
+
+    def _goes_on_line(self, writer: Engine) -> bool:
         has_template = isinstance(writer, ChatEngine) and writer.has_chat_template
-        goes_on_line = not isinstance(self.content, str) and not has_template and not self.prefill
-        return text.lstrip() if goes_on_line else text
+        return not isinstance(self.content, str) and not has_template and not self.prefill
 
     @property
     def _messages(self) -> tuple[BaseMessage, ...]:

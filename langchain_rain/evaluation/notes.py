@@ -1,0 +1,57 @@
+"""What has to be said before the figures of a run, in plain sentences."""
+
+from collections.abc import Iterable, Sequence
+
+from langchain_rain.evaluation.agreement import agreement
+from langchain_rain.evaluation.outcomes.pairing import paired_labels
+from langchain_rain.evaluation.results import Comparison
+from langchain_rain.evaluation.runs import Found, Plan
+
+SAID = {"attack_succeeded": "attacked with success", "truthful_and_informative": "truthful and informative"}
+"""What a sentence says in place of a label. None is said of refusals: whether one is right, the request decides."""
+
+SIGNIFICANT = 0.01
+"""Below this p-value a difference is said to be one."""
+
+
+def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> list[str]:
+    """What has to be said before the figures, in plain sentences."""
+    notes = []
+    if found.failures:
+        notes.append(
+            f"{len(found.failures)} answers or judgements failed and are missing; the first: {found.failures[0].error}"
+        )
+    if plan.suite.malformed:
+        notes.append(f"{len(plan.suite.malformed)} of {plan.suite.num_rows} rows are malformed and were left out.")
+    if plan.budget_of is not None:
+        notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
+    notes += _agreements(plan, found)
+    return notes + [_sentence(each) for each in comparisons if each.label != "refused"]
+
+
+def _agreements(plan: Plan, found: Found) -> Iterable[str]:
+    """How far the judge of this run agrees with those of runs before, for example a model with people."""
+    for name, outcomes in sorted(found.others.items()):
+        for label in plan.outcome_judge.labels:
+            paired = paired_labels(found.outcomes.values(), outcomes, label)
+            if not paired.first:
+                continue
+            told = agreement(paired.first, paired.second)
+            kappa = f"Cohen's kappa {told.kappa:.2f}" if told.kappa is not None else "too alike for a kappa"
+            yield (
+                f"{plan.outcome_judge.name} and {name} say the same of {label!r} for {paired.num_agreed} of "
+                f"{len(paired.first)} answers ({kappa})."
+            )
+
+
+def _sentence(told: Comparison) -> str:
+    points = abs(100 * told.difference)
+    p_value = f"p {'< 0.001' if (told.p_value or 0) < 0.001 else f'= {told.p_value:.3f}'}"
+    said = SAID.get(told.label, told.label)
+    if told.p_value is not None and told.p_value < SIGNIFICANT and told.difference:
+        than = "more" if told.difference > 0 else "less"
+        return f"{told.strategy} is {than} often {said} than {told.other}, by {points:.1f} points ({p_value})."
+    return (
+        f"{told.strategy} is not shown to be more or less often {said} than {told.other}: "
+        f"{100 * told.difference:+.1f} points ({p_value})."
+    )
