@@ -5,10 +5,11 @@
 Llamas of random weights in bfloat16. Of each size:
 
 * one forward pass of the model alone over new positions after a cached beginning: until the host has launched it, until
-  it is done, and how long the GPU computes; without a mask, with one as trees have it, and that at other lengths;
-* one prompt at a time: `balanced` and `fast` with nothing found wrong, and `paper`, which searches, as a judge of
-  random weights finds anything;
-* prompts at once, merged: the same, and plain samples by the engine and by one batch of `generate`;
+  it is done, and how long the GPU computes; without a mask, with one as trees have it, and that at other lengths; once
+  by cuDNN's attention, which is left out of all that follows, on both sides: it plans anew for each length;
+* prompts at once, merged: `balanced` with nothing found wrong, and `paper`, which searches, as a judge of random
+  weights finds anything; plain samples by the engine and by one batch of `generate`;
+* one prompt at a time: the same, and `fast`;
 * steps: what of one goes through the model, and what the host takes, which packs, samples and searches.
 
 The figures are written after each table: a run that is cut off leaves those it has.
@@ -73,24 +74,38 @@ def main() -> None:
     """Measures and prints."""
     arguments = _parse_arguments()
     report = begin(arguments)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # for both sides; the engine turns it off by itself
     extent = QUICK if arguments.quick else Extent()
     for size in arguments.sizes:
         make = partial(random_engine, size, device=arguments.device, seed=arguments.seed, dtype=torch.bfloat16)
         engine, seconds = timed(make, torch.device(arguments.device))
-        alone = forward_passes(engine.model, extent.positions, extent.num_passes)
         tables = {
             "the model": _model(engine, seconds),
-            f"a forward pass after {NUM_CACHED} cached tokens": alone,
-            "one prompt at a time; per answer": _one_at_a_time(engine, extent, arguments),
+            f"a forward pass after {NUM_CACHED} cached tokens, by cuDNN's attention": _by_cudnn(engine, extent),
+            f"a forward pass after {NUM_CACHED} cached tokens": _by_torch(engine, extent),
             f"{extent.num_prompts} prompts at once": _at_once(engine, extent, arguments),
+            "one prompt at a time; per answer": _one_at_a_time(engine, extent, arguments),
             "where the time of a step goes": _steps(engine, extent, arguments),
         }
         for title, rows in tables.items():
             report.add(f"{size}: {title}", rows)
             report.save()
-        del engine, alone, tables, rows
+        del engine, tables, rows
         _free()
     report.write()
+
+
+def _by_cudnn(engine: TransformersEngine, extent: Extent) -> Iterator[Row]:
+    """What torch takes by itself on some GPUs."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        yield from forward_passes(engine.model, extent.positions[:2], extent.num_passes)
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def _by_torch(engine: TransformersEngine, extent: Extent) -> Iterator[Row]:
+    yield from forward_passes(engine.model, extent.positions, extent.num_passes)
 
 
 def _free() -> None:

@@ -16,7 +16,8 @@ def to_device(device: torch.device, *arrays: NDArray[Any]) -> list[torch.Tensor]
     """The arrays as tensors on `device`, in one copy; on the CPU they share the memory of the arrays."""
     if device.type == "cpu":
         return [torch.from_numpy(array) for array in arrays]
-    return unpacked(torch.from_numpy(packed_bytes(arrays)).to(device), arrays)
+    # The host goes on at once: what lies in memory that is not pinned was read when the call returns.
+    return unpacked(torch.from_numpy(packed_bytes(arrays)).to(device, non_blocking=True), arrays)
 
 
 def packed_bytes(arrays: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:

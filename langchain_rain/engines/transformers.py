@@ -26,7 +26,7 @@ from langchain_rain.engines.families import check_model, eos_token_ids, why_not_
 from langchain_rain.engines.merging import StepperChannel
 from langchain_rain.engines.reading import AnswerReader
 from langchain_rain.engines.recomputing import RecomputingRunner
-from langchain_rain.engines.runner import CacheInfo, Ran, Runner, input_device
+from langchain_rain.engines.runner import CacheInfo, Ran, Runner, WithoutPlans, input_device
 from langchain_rain.engines.text import TextCodec
 from langchain_rain.engines.tree_runner import TreeRunner
 from langchain_rain.engines.trying import bytes_per_token, reads_trees
@@ -256,7 +256,8 @@ class TransformersEngine:
         if num_tokens <= 0:
             return Likelihood(0.0, 0)
         input_ids = torch.tensor([tokens], device=input_device(self.model))
-        logits = self.model(input_ids, use_cache=False).logits[0, len(before) - 1 : -1]
+        with WithoutPlans():
+            logits = self.model(input_ids, use_cache=False).logits[0, len(before) - 1 : -1]
         logprobs = logits.float().log_softmax(-1).gather(-1, input_ids[0, len(before) :, None].to(logits.device))
         return Likelihood(float(logprobs.double().sum()), num_tokens)
 
