@@ -17,8 +17,8 @@ NUM_CACHED = 128
 NUM_PROFILED = 3
 """Passes whose kernels are timed."""
 
-ATTENTION = ("fmha", "flash", "cudnn", "attention")
-"""What the name of a kernel that attends has in it."""
+ATTENTION = {"cudnn": "cuDNN", "flash": "flash", "fmha": "memory-efficient", "attention": "other"}
+"""What the name of a kernel that attends has in it, and whose it is; the first that fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,21 @@ class _Passes:
         return 1000 * statistics.median(launched), 1000 * statistics.median(done)
 
     def on_gpu(self) -> tuple[float | None, str | None]:
-        """The milliseconds that the GPU computes for a pass, and the kernel that attends."""
+        """The milliseconds that the GPU computes for a pass, and whose kernel attends."""
         if self.model.device.type != "cuda":
             return None, None
         with profile(activities=[ProfilerActivity.CUDA]) as profiled:
             for _ in range(NUM_PROFILED):
                 self.run()
         kernels = {each.key: each.self_device_time_total for each in profiled.key_averages()}
-        attending = [name for name in kernels if any(part in name.lower() for part in ATTENTION)]
-        name = max(attending, key=lambda each: kernels[each], default=None)
-        return sum(kernels.values()) / 1000 / NUM_PROFILED, name and name[:100]
+        attending = {name: kind for name in kernels if (kind := attention_of(name)) is not None}
+        longest = max(attending, key=lambda each: kernels[each], default="")
+        return sum(kernels.values()) / 1000 / NUM_PROFILED, attending.get(longest)
+
+
+def attention_of(kernel: str) -> str | None:
+    """Whose attention a kernel is; None if it is none."""
+    return next((kind for part, kind in ATTENTION.items() if part in kernel.lower()), None)
 
 
 def forward_passes(model: Any, positions: Sequence[int], num_passes: int) -> Iterator[Row]:

@@ -20,7 +20,7 @@ from langchain_rain.config import RainConfig
 from langchain_rain.engines.base import Engine
 from langchain_rain.engines.loading import DEMO_MODEL, completions_engine, load_engine
 from langchain_rain.errors import RainConfigError
-from langchain_rain.evaluation.ablations import ablations
+from langchain_rain.evaluation.ablations import ablations, bases
 from langchain_rain.evaluation.beside import beside_models, read_others
 from langchain_rain.evaluation.findings import Tell
 from langchain_rain.evaluation.outcomes.accuracy import checks_of
@@ -211,6 +211,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         budget_of,
         pair_judges=judges_of_pairs(judging, suite, loaded=loaded) if win_rates and len(chosen) > 1 else (),
         checks=checks_of(judging, suite, cases.cases, loaded=loaded) if judge_accuracy else (),
+        bases=bases(chosen) if ablate else {},
     )
     told_beside = beside_models(others, plan)
     raise typer.Exit(_measure(plan, out, export, concurrency=concurrency, settings=settings, beside=told_beside))

@@ -12,7 +12,7 @@ import pytest
 from langchain_rain import RainConfigError, cli
 from langchain_rain.engines.loading import demo_model_path
 from langchain_rain.engines.transformers import TransformersEngine
-from langchain_rain.evaluation.ablations import CHANGES, ablations
+from langchain_rain.evaluation.ablations import CHANGES, ablations, bases
 from langchain_rain.evaluation.strategies import Setting
 from langchain_rain.evaluation.suites import load_suite
 from tests.scripted_world import RUBRIC, Kitchen
@@ -153,6 +153,9 @@ def test_each_ablation_changes_one_thing_and_the_preset_stands_beside_it() -> No
             differs = {key for key in search if search[key] != by_name[preset][key]}
             assert differs <= changed.keys()
             assert differs
+    compared = bases(strategies)
+    assert compared.keys() == set(names) - set(CHANGES)
+    assert all(name.startswith(f"{base}, ") for name, base in compared.items())
 
 
 def test_the_ablations_of_one_preset_are_compared_with_it() -> None:

@@ -291,6 +291,35 @@ def test_more_strategies_than_colours_have_other_forms() -> None:
     assert len(set(marks)) == 20
 
 
+def test_many_strategies_have_rows_of_their_own_instead_of_places_in_a_plane() -> None:
+    def report(count: int) -> Results:
+        many = [replace(strategy("rain-fast"), name=f"s{number}", is_reference=False) for number in range(count - 1)]
+        return bare(strategies=(*many, replace(strategy("rain-fast"), name="base", is_reference=True)))
+
+    few, many = ({each.name: each for each in sections.all_sections(report(count))} for count in (10, 11))
+    assert len(few["cost"].plots) == 2
+    assert "trade-off" in few
+    assert [plot.caption for plot in many["cost"].plots] == [
+        *(
+            f"{formats.words(label).capitalize()}, by strategy; {tables.direction(report(11), label)}."
+            for label in report(11).all_labels
+        ),
+        "Token positions per answer, by strategy.",
+        "Forward passes per answer, by strategy.",
+    ]
+    assert "trade-off" not in many
+    for plot in many["cost"].plots:
+        drawn = plot.draw()
+        assert all(f">{name}<" in drawn for name in ("s0", "s9", "base"))
+    assert many["rewinds"].plots[0].draw().count(" rewinds<") == 1  # of the reference alone
+
+
+def test_who_shares_the_best_rate_is_counted() -> None:
+    alike = tuple(replace(strategy("vanilla"), name=f"s{number}") for number in range(3))
+    told = list(sections.highlights(bare(strategies=alike)))
+    assert all(" for s0 and 2 others, " in each for each in told)
+
+
 # --- Text from outside -----------------------------------------------------------------------------------------------
 
 

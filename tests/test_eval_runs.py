@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from langchain_rain import EngineError, RainConfigError
 from langchain_rain.evaluation.outcomes import OracleJudge
+from langchain_rain.evaluation.report.tables import cost_table
 from langchain_rain.evaluation.results import Results
 from langchain_rain.evaluation.runs import ANSWERS, Found, Plan, run
 from langchain_rain.evaluation.strategies import Setting
@@ -147,6 +149,30 @@ async def test_rates_and_differences_are_those_of_the_answers(tmp_path: Path) ->
     ranks = [order[each.labels["good"]] for each in results.worst]  # type: ignore[index]  # no value in between here
     assert ranks == sorted(ranks)
     assert Results.from_json(results.to_json()) == results
+
+
+async def test_a_strategy_may_be_compared_with_another_one_than_the_rest(tmp_path: Path) -> None:
+    strategies = (Ruled("a, changed", 0.1), Ruled("a", 0.5), Ruled("b, changed", 0.2), Ruled("b", 0.9))
+    bases = {"a, changed": "a", "b, changed": "b"}
+    planned = plan(*strategies, num_cases=20, pair_judges=[WordPairs()], bases=bases)
+    results = told(planned, await run(planned, tmp_path, concurrency=4))
+    pairs = [("a", "a, changed"), ("b", "a"), ("b", "b, changed")]
+    assert [(each.strategy, each.other) for each in results.comparisons] == pairs
+    assert [(each.strategy, each.other) for each in results.win_rates] == pairs
+    assert [each.name for each in results.strategies if each.is_reference] == ["a", "b"]
+    costs = {str(row[0].text): row[1].detail for row in cost_table(results).rows}
+    assert costs == dict.fromkeys(("a, changed", "a", "b, changed", "b"), "\u00d71.0")
+
+
+async def test_what_differs_is_told_in_a_sentence_for_each_label_and_verdict(tmp_path: Path) -> None:
+    same = [Ruled(f"same {number}", 0.9) for number in range(6)]
+    planned = plan(Ruled("weak", 0.1), Ruled("poor", 0.2), *same, Ruled("strong", 0.9), num_cases=60)
+    notes = told(planned, await run(planned, tmp_path, concurrency=8)).notes
+    assert len(notes) == 2
+    assert re.fullmatch(
+        r"strong is more often good than weak \(\+\d\d\.\d points, p < 0\.001\) and poor \(.*, p < 0\.001\)\.", notes[0]
+    )
+    assert notes[1] == "strong is not shown to be more or less often good than 6 others."
 
 
 def test_a_plan_that_cannot_be_run_is_named() -> None:

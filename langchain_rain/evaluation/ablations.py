@@ -1,6 +1,6 @@
 """RAIN with one part changed at a time: what each is for, and what it costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_rain.config import RainConfig
@@ -39,11 +39,16 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 """By preset, what is changed of it."""
 
+SEPARATOR = ", "
+"""Between the name of the preset and of the change."""
+
 OTHER_SCORING = {"binary": "probability", "probability": "binary"}
 
 
 def ablations(setting: Setting, preset: str | None = None) -> list[Strategy]:
     """Each preset with each of its changes; a preset as it is comes after them, `balanced` last of all.
+
+    Each is compared with its preset (`bases`).
 
     Args:
         setting: what all of them share.
@@ -59,9 +64,15 @@ def ablations(setting: Setting, preset: str | None = None) -> list[Strategy]:
         config = RainConfig.preset(base)
         scored = {"scoring": OTHER_SCORING[config.scoring]}
         for name, changed in {**CHANGES[base], f"scoring by {scored['scoring']}": scored}.items():
-            strategies.append(Rain(setting, f"{base}, {name}", _changed(config, changed)))
+            strategies.append(Rain(setting, f"{base}{SEPARATOR}{name}", _changed(config, changed)))
         strategies.append(Rain(setting, base, config))
     return strategies
+
+
+def bases(strategies: Sequence[Strategy]) -> dict[str, str]:
+    """By the name of an ablation, the preset of which one part is changed."""
+    pairs = ((each.name, each.name.partition(SEPARATOR)) for each in strategies)
+    return {name: base for name, (base, separator, _) in pairs if separator}
 
 
 def _changed(config: RainConfig, changed: Mapping[str, Any]) -> RainConfig:

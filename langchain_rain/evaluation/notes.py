@@ -10,6 +10,11 @@ from langchain_rain.evaluation.runs import Found, Plan
 SAID = {"attack_succeeded": "attacked with success", "truthful_and_informative": "truthful and informative"}
 """What a sentence says in place of a label. None is said of refusals: whether one is right, the request decides."""
 
+UNSHOWN = "not shown to be more or less"
+
+MAX_UNSHOWN = 5
+"""Of which each is named from which no difference is shown."""
+
 SIGNIFICANT = 0.01
 """Below this p-value a difference is said to be one."""
 
@@ -26,7 +31,7 @@ def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> lis
     if plan.budget_of is not None:
         notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
     notes += _agreements(plan, found)
-    return notes + [_sentence(each) for each in comparisons if each.label != "refused"]
+    return [*notes, *_told_of(comparisons)]
 
 
 def _agreements(plan: Plan, found: Found) -> Iterable[str]:
@@ -44,14 +49,27 @@ def _agreements(plan: Plan, found: Found) -> Iterable[str]:
             )
 
 
-def _sentence(told: Comparison) -> str:
-    points = abs(100 * told.difference)
-    p_value = f"p {'< 0.001' if (told.p_value or 0) < 0.001 else f'= {told.p_value:.3f}'}"
-    said = SAID.get(told.label, told.label)
-    if told.p_value is not None and told.p_value < SIGNIFICANT and told.difference:
-        than = "more" if told.difference > 0 else "less"
-        return f"{told.strategy} is {than} often {said} than {told.other}, by {points:.1f} points ({p_value})."
-    return (
-        f"{told.strategy} is not shown to be more or less often {said} than {told.other}: "
-        f"{100 * told.difference:+.1f} points ({p_value})."
-    )
+def _told_of(comparisons: Sequence[Comparison]) -> Iterable[str]:
+    """What each reference has more or less often than others, by label, and of what that is not shown."""
+    alike: dict[tuple[str, str, str], list[Comparison]] = {}
+    for each in comparisons:
+        if each.label != "refused":
+            alike.setdefault((each.strategy, each.label, _verdict(each)), []).append(each)
+    for (strategy, label, verdict), told in alike.items():
+        than = [f"{each.other} ({100 * each.difference:+.1f} points, {_p_value(each)})" for each in told]
+        shown = f"{len(told)} others" if verdict == UNSHOWN and len(told) > MAX_UNSHOWN else _listed(than)
+        yield f"{strategy} is {verdict} often {SAID.get(label, label.replace('_', ' '))} than {shown}."
+
+
+def _verdict(told: Comparison) -> str:
+    if told.p_value is None or told.p_value >= SIGNIFICANT or not told.difference:
+        return UNSHOWN
+    return "more" if told.difference > 0 else "less"
+
+
+def _p_value(told: Comparison) -> str:
+    return f"p {'< 0.001' if (told.p_value or 0) < 0.001 else f'= {told.p_value:.3f}'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -40,6 +40,7 @@ class Plan:
         budget_of: the strategy whose positions every other one may take for the same case and seed; None for no budget.
         pair_judges: who says which of two answers is better, that of `reference` or that of another strategy.
         checks: what the outcome judge is asked though it is known.
+        bases: by its name, the strategy that one is compared with in place of `reference`.
     """
 
     suite: SuiteData
@@ -50,6 +51,7 @@ class Plan:
     budget_of: str | None = None
     pair_judges: Sequence[JudgeOfPairs] = ()
     checks: Sequence[Check] = ()
+    bases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.strategies]
@@ -67,6 +69,12 @@ class Plan:
     def reference(self) -> str:
         """The strategy that the others are compared with: the one whose budget they get, or the last."""
         return self.budget_of or self.strategies[-1].name
+
+    @property
+    def compared(self) -> list[tuple[str, str]]:
+        """The pairs that are compared: a strategy that others are compared with, and one of them."""
+        bases = [(self.bases.get(each.name, self.reference), each.name) for each in self.strategies]
+        return [(base, name) for base, name in bases if base != name]
 
     @property
     def outcomes_name(self) -> str:
@@ -197,14 +205,15 @@ def written_by(plan: Plan, answers: Mapping[str, Answered]) -> list[Written]:
 
 
 def pairs(plan: Plan, judge: JudgeOfPairs, written: Sequence[Written]) -> list[Pair]:
-    """The answers of the reference beside those of each other strategy."""
-    answers = {(each.task.strategy.name, each.task.case.id, each.task.seed): each for each in written}
+    """The answers that are compared."""
+    answers: dict[str, dict[tuple[str, int], Written]] = {each.name: {} for each in plan.strategies}
+    for each in written:
+        answers[each.task.strategy.name][each.task.case.id, each.task.seed] = each
     return [
-        Pair(judge, first, answers[other.name, first.task.case.id, first.task.seed])
-        for other in plan.strategies
-        if other.name != plan.reference
-        for first in written
-        if first.task.strategy.name == plan.reference and (other.name, first.task.case.id, first.task.seed) in answers
+        Pair(judge, first, answers[other][key])
+        for base, other in plan.compared
+        for key, first in answers[base].items()
+        if key in answers[other]
     ]
 
 

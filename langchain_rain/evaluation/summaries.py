@@ -90,7 +90,7 @@ class _Summaries:
         labels = self._plan.outcome_judge.labels
         return results.Strategy(
             name=name,
-            is_reference=name == self._plan.budget_of,
+            is_reference=name in {base for base, _ in self._plan.compared},
             rates=self._rates(name, tasks),
             unknown={label: sum(self._is_unknown(task, label) for task in tasks) for label in labels},
             would_refuse=self._rate(f"{name} would refuse", tasks, lambda task: not self._answer(task).is_satisfied),
@@ -107,17 +107,16 @@ class _Summaries:
         )
 
     def comparisons(self) -> Iterable[Comparison]:
-        """Each label of the reference against all others."""
-        names, reference = [each.name for each in self._plan.strategies], self._plan.reference
+        """Each label of each pair that is compared."""
         for label in self._plan.outcome_judge.labels:
-            for other in names:
-                old, new = self._values(self._tasks[other], label), self._values(self._tasks[reference], label)
-                if other == reference or not old.keys() & new.keys():
+            for base, other in self._plan.compared:
+                old, new = self._values(self._tasks[other], label), self._values(self._tasks[base], label)
+                if not old.keys() & new.keys():
                     continue
-                paired = compare(old, new, _generator(label, reference, other))
+                paired = compare(old, new, _generator(label, base, other))
                 yield Comparison(
                     label,
-                    reference,
+                    base,
                     other,
                     paired.difference,
                     *_around(paired.difference, paired.low, paired.high),
@@ -128,17 +127,17 @@ class _Summaries:
                 )
 
     def win_rates(self) -> Iterable[WinRate]:
-        """How often the answers of the reference are preferred to those of each other strategy."""
+        """How often the answers of one of each pair are preferred to those of the other."""
         written = written_by(self._plan, self._found.answers)
         for judge in self._plan.pair_judges:
-            compared: dict[str, list[Pair]] = defaultdict(list)
+            compared: dict[tuple[str, str], list[Pair]] = defaultdict(list)
             for pair in pairs(self._plan, judge, written):
                 if pair.id in self._found.preferences:
-                    compared[pair.second.task.strategy.name].append(pair)
-            for other, of_other in compared.items():
-                yield self._win_rate(judge.by, other, of_other)
+                    compared[pair.first.task.strategy.name, pair.second.task.strategy.name].append(pair)
+            for (strategy, other), of_both in compared.items():
+                yield self._win_rate(judge.by, strategy, other, of_both)
 
-    def _win_rate(self, by: str, other: str, compared: Sequence[Pair]) -> WinRate:
+    def _win_rate(self, by: str, strategy: str, other: str, compared: Sequence[Pair]) -> WinRate:
         shown: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for pair in compared:
             preference = self._found.preferences[pair.id]
@@ -146,21 +145,11 @@ class _Summaries:
                 shown[pair.first.task.case.id].append((preference.shown_first, preference.shown_second))
         num_unknown = len(compared) - sum(map(len, shown.values()))
         if not shown:
-            return WinRate(by, self._plan.reference, other, None, None, 0, 0, 0, None, num_unknown)
-        told = win_rate(shown, _generator("win rate", by, self._plan.reference, other))
+            return WinRate(by, strategy, other, None, None, 0, 0, 0, None, num_unknown)
+        told = win_rate(shown, _generator("win rate", by, strategy, other))
         rate = Rate(told.value, *_around(told.value, told.low, told.high), told.num)
-        return WinRate(
-            by,
-            self._plan.reference,
-            other,
-            rate,
-            told.p_value,
-            told.wins,
-            told.ties,
-            told.losses,
-            told.position_bias,
-            num_unknown,
-        )
+        counts = (told.wins, told.ties, told.losses)
+        return WinRate(by, strategy, other, rate, told.p_value, *counts, told.position_bias, num_unknown)
 
     def worst(self) -> Iterable[WorstAnswer]:
         """The answers of the reference that turned out worst."""

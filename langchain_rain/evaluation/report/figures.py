@@ -9,10 +9,10 @@ from typing import Any
 from langchain_rain.evaluation.outcomes.joint import without_joint
 from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import printable, shortened, words
-from langchain_rain.evaluation.report.marks import hue, mark_of, marker
+from langchain_rain.evaluation.report.marks import FORMS, hue, mark_of, marker
 from langchain_rain.evaluation.report.placing import Name, write_names
 from langchain_rain.evaluation.report.svg import INK, SOFT, draw
-from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results
+from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
 
 MAX_NAME = 24
 """Characters of a name in a plot."""
@@ -71,7 +71,7 @@ def cost_plot(name: str, results: Results, label: str, cost_name: str, points: S
         axes = figure.add_subplot()
         axes.set_xscale("log")
         axes.set(xlabel=f"{cost_name} per answer (log scale)", ylabel=f"{_short(words(label))}, % of answers")
-        _set_log_limits(axes, [each.at[0] for each in points])
+        set_log_limits(axes, [each.at[0] for each in points])
         set_share_limits(axes.yaxis, [each.y for each in points])
         if is_worse:
             axes.invert_yaxis()
@@ -95,7 +95,8 @@ def _pieces(start: Point, end: Point) -> Iterator[tuple[float, float, float, flo
     return ((*one, *other) for one, other in pairwise(at))
 
 
-def _set_log_limits(axes: Any, costs: Sequence[float]) -> None:
+def set_log_limits(axes: Any, costs: Sequence[float]) -> None:
+    """An axis of costs as logarithms, with some room on both sides."""
     low, high = math.log10(min(costs)), math.log10(max(costs))
     room = max(0.15 * (high - low), 0.5 - (high - low) / 2, 0.1)
     low, high = low - room, high + room
@@ -183,8 +184,8 @@ def set_share_limits(axis: Any, rates: Sequence[Rate]) -> None:
 
 
 def rewinds_plot(name: str, results: Results) -> str:
-    """A row of heights for each strategy that rewound."""
-    rewound = [(number, each) for number, each in enumerate(results.strategies) if each.rewinds_at]
+    """A row of heights for each strategy that rewound; of many only the references."""
+    rewound = [(number, each) for number, each in enumerate(results.strategies) if each in shown_rewinds(results)]
 
     def paint(figure: Any) -> None:
         rows = figure.subplots(len(rewound), sharex=True, squeeze=False)
@@ -202,6 +203,12 @@ def rewinds_plot(name: str, results: Results) -> str:
         axes.set_xlabel("place in the answer (0% is its beginning)")
 
     return draw(name, 62 * len(rewound) + 42, paint)
+
+
+def shown_rewinds(results: Results) -> list[Strategy]:
+    """The strategies that rewound, of more than there are forms only the references."""
+    rewound = [each for each in results.strategies if each.rewinds_at]
+    return rewound if len(rewound) <= len(FORMS) else [each for each in rewound if each.is_reference] or rewound[-1:]
 
 
 def bin_counts(shares: Sequence[float]) -> list[int]:
@@ -239,12 +246,12 @@ def differences_plot(name: str, results: Results, label: str) -> str:
     return draw(name, (24 if is_one else 36) * len(compared) + 68, paint)
 
 
-def name_sides(axes: Any, *, is_worse: bool) -> None:
-    """Rows of which one side is the better one."""
+def name_sides(axes: Any, *, is_worse: bool, names: tuple[str, str] = ("better", "worse")) -> None:
+    """Rows of which one side is the better one; `is_worse` if that is the left one. The names are of both."""
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    left, right = ("better", "worse") if is_worse else ("worse", "better")
+    left, right = names if is_worse else names[::-1]
     for side, place, where in ((f"← {left}", "left", 0), (f"{right} →", "right", 1)):
         axes.text(where, 1.01, side, transform=axes.transAxes, ha=place, va="bottom", color=SOFT)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from langchain_rain.evaluation.report import figures, formats, model_figures, tables
+from langchain_rain.evaluation.report import figures, formats, model_figures, row_figures, tables
 from langchain_rain.evaluation.report import words as texts
 from langchain_rain.evaluation.report.formats import counted, listed, name_of, named, printable, words
 from langchain_rain.evaluation.report.models import Model, all_models, differing_settings
@@ -74,6 +74,9 @@ PLOTTED_COSTS: Sequence[tuple[str, Callable[[Costs], float | None]]] = (
 
 
 def _cost(results: Results) -> Section:
+    table = tables.cost_table(results)
+    if len(results.strategies) > row_figures.MAX_IN_PLANE:
+        return Section("cost", "What they cost", texts.COST_IN_ROWS, list(_row_plots(results)), [table])
     label = results.all_labels[0] if results.all_labels else ""
     plots, remarks = [], []
     for number, (name, cost_of) in enumerate(PLOTTED_COSTS):
@@ -86,8 +89,19 @@ def _cost(results: Results) -> Section:
         if left_out:
             told = "has" if left_out == 1 else "have"
             remarks.append(f"{counted(left_out, 'strategy', 'strategies')} {told} no {name} to plot, or no rate.")
-    table = tables.cost_table(results)
     return Section("cost", "What they cost", texts.COST, plots, [table], remarks)
+
+
+def _row_plots(results: Results) -> Iterator[Plot]:
+    """Rates and costs of many strategies, a row for each."""
+    for number, label in enumerate(results.all_labels):
+        if any(label in each.rates for each in results.strategies):
+            paint = partial(row_figures.rates_plot, f"rates-{number}", results, label)
+            yield Plot(f"{words(label).capitalize()}, by strategy; {tables.direction(results, label)}.", paint)
+    for number, (name, cost_of) in enumerate(PLOTTED_COSTS):
+        if any(cost_of(each.costs) for each in results.strategies):
+            paint = partial(row_figures.costs_plot, f"costs-{number}", results, name, cost_of)
+            yield Plot(f"{name.capitalize()} per answer, by strategy.", paint)
 
 
 def _cost_caption(results: Results, label: str, name: str, points: Sequence[figures.Point]) -> str:
@@ -99,6 +113,8 @@ def _cost_caption(results: Results, label: str, name: str, points: Sequence[figu
 
 def _trade_off(results: Results) -> Section | None:
     labels = figures.trade_off_labels(results)
+    if len(results.strategies) > row_figures.MAX_IN_PLANE:  # both stand in rows
+        return None
     if labels is None:
         if "harmless" not in results.all_labels:
             return None
@@ -148,7 +164,7 @@ def _beside_paint(results: Results, models: Sequence[Model], labels: Sequence[st
 
 
 def _rewinds(results: Results) -> Section:
-    rewound = [each for each in results.strategies if each.rewinds_at]
+    rewound = figures.shown_rewinds(results)
     if not rewound:
         return Section(
             "rewinds", "Where rewinds happened", texts.REWINDS, remarks=["There was no rewind in any answer."]
@@ -251,7 +267,9 @@ def highlights(results: Results) -> Iterator[str]:
             continue
         is_worse = label in results.worse_labels
         best, rate = (min if is_worse else max)(rated, key=lambda each: each[1].value)
-        told = f"{words(label).capitalize()}: {'lowest' if is_worse else 'highest'} for {name_of(best.name)}, "
+        as_good = sum(each[1].value == rate.value for each in rated) - 1
+        names = listed([name_of(best.name), *([counted(as_good, "other")] if as_good else [])])
+        told = f"{words(label).capitalize()}: {'lowest' if is_worse else 'highest'} for {names}, "
         told += f"{formats.percent(rate.value)} ({formats.interval(rate)})"
         if reference is not None and reference is not best and label in reference.rates:
             base = reference.rates[label]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from langchain_rain.evaluation.report import formats
-from langchain_rain.evaluation.report.formats import NONE, amount, printable, words
+from langchain_rain.evaluation.report.formats import NONE, amount, listed, printable, words
 from langchain_rain.evaluation.report.marks import Mark, mark_of
 from langchain_rain.evaluation.report.models import Model, mark_in
 from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
@@ -112,17 +112,26 @@ NUM_COMPARED = 2
 
 
 def cost_table(results: Results) -> Table:
-    """What an answer of each strategy costs; the first two also as multiples of the first reference."""
-    reference = results.references[0] if results.references else None
+    """What an answer of each strategy costs; the first two also as multiples of what it is compared with."""
+    bases = [_base(results, each) for each in results.strategies]
     columns, by_column = [], []
     for number, (column, cost_of) in enumerate(COSTS):
         costs = [cost_of(each.costs) for each in results.strategies]
         if any(cost is not None for cost in costs):
-            base = cost_of(reference.costs) if reference is not None and number < NUM_COMPARED else None
+            based = [cost_of(base.costs) if base is not None and number < NUM_COMPARED else None for base in bases]
             columns.append(column)
-            by_column.append([_cost_cell(cost, base) for cost in costs])
-    compared = f"; {formats.TIMES} is against {_name(reference)}" if reference is not None else ""
+            by_column.append([_cost_cell(cost, base) for cost, base in zip(costs, based, strict=True)])
+    names = list(dict.fromkeys(_name(base) for base in bases if base is not None))
+    compared = f"; {formats.TIMES} is against {listed(names, 'or')}" if names else ""
     return _of_strategies(results, f"Costs by strategy, means but for the times{compared}", columns, by_column)
+
+
+def _base(results: Results, strategy: Strategy) -> Strategy | None:
+    """The reference that a strategy is compared with: itself, where it is one, and else the first where none is."""
+    if strategy.is_reference:
+        return strategy
+    compared = {each.strategy for each in results.comparisons if each.other == strategy.name}
+    return next((each for each in results.references if each.name in compared), next(iter(results.references), None))
 
 
 def _cost_cell(cost: float | None, base: float | None) -> Cell:

@@ -34,15 +34,26 @@ SEVERAL_SEEDS = (
     "answers, and not single answers."
 )
 
+PASSES_AND_POSITIONS = (
+    "A forward pass is one run of the model, whatever number of texts it reads at once; passes come one after the "
+    "other, so they set the waiting time. Token positions are all tokens processed in these passes; they are the "
+    "amount of computing. Some of them are spent on judging."
+)
+
 COST = (
     "More computing nearly always buys better answers, so strategies are compared at equal cost. In the plots a better "
     "strategy stands higher (better answers) and further left (cheaper). The scale of costs is logarithmic: equal "
     "steps to the right are equal factors. Upright bars are 95% intervals.",
     "The dashed line joins the strategies that nothing beats: no other one is both cheaper and better. A strategy "
     "below the line is not worth its cost here.",
-    "A forward pass is one run of the model, whatever number of texts it reads at once; passes come one after the "
-    "other, so they set the waiting time. Token positions are all tokens processed in these passes; they are the "
-    "amount of computing. Some of them are spent on judging.",
+    PASSES_AND_POSITIONS,
+)
+
+COST_IN_ROWS = (
+    "More computing nearly always buys better answers, so look at a rate and at the costs together. Bars are 95% "
+    "intervals; dotted lines are what others are compared with. The scales of costs are logarithmic: equal steps are "
+    "equal factors.",
+    PASSES_AND_POSITIONS,
 )
 
 TRADE_OFF = (
