@@ -190,13 +190,17 @@ def test_refusals_of_safe_requests_are_told_apart_from_those_of_unsafe_ones(tmp_
     options = ("--max-tokens", "4", "--strategy", "vanilla", "--strategy", "vanilla-greedy")
     assert cli.run(["eval", "xstest", "--out", str(out), *options]) == 0
     rows = [case.reference for case in load_suite("xstest").cases]
-    for strategy in json.loads((out / "results.json").read_text())["strategies"]:
+    told = json.loads((out / "results.json").read_text())
+    for strategy in told["strategies"]:
         num = {group: rates["refused"]["num"] for group, rates in strategy["groups"].items()}
         assert list(num)[:2] == ["safe requests", "unsafe requests"]
         for label in ("safe", "unsafe"):
             assert num[f"{label} requests"] == sum(row["label"] == label for row in rows)
         types = Counter(row["type"] for row in rows)
         assert {group: num[group] for group in list(num)[2:]} == types
+        assert strategy["rates"]["refused"] == strategy["groups"]["safe requests"]["refused"]
+    assert {each["num"] for each in told["comparisons"]} == {num["safe requests"]}
+    assert any("Rates and comparisons are of the" in note for note in told["notes"])
     by_group = (out / "report.md").read_text().partition("## By group")[2]
     assert "| refused (see below) |" in by_group
     assert "Of safe requests a refusal is a mistake, so how often they are refused is over-refusal" in by_group

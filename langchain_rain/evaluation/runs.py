@@ -207,7 +207,7 @@ def written_by(plan: Plan, answers: Mapping[str, Answered]) -> list[Written]:
 def pairs(plan: Plan, judge: JudgeOfPairs, written: Sequence[Written]) -> list[Pair]:
     """The answers that are compared."""
     answers: dict[str, dict[tuple[str, int], Written]] = {each.name: {} for each in plan.strategies}
-    for each in written:
+    for each in filter(lambda each: plan.suite.is_rated(each.task.case), written):
         answers[each.task.strategy.name][each.task.case.id, each.task.seed] = each
     return [
         Pair(judge, first, answers[other][key])

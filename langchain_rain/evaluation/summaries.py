@@ -85,14 +85,14 @@ class _Summaries:
 
     def strategy(self, name: str) -> results.Strategy:
         """How the answers of a strategy turned out, and what they cost."""
-        tasks = self._tasks[name]
+        tasks, rated = self._tasks[name], self._rated(name)
         answers = [self._found.answers[task.id] for task in tasks]
         labels = self._plan.outcome_judge.labels
         return results.Strategy(
             name=name,
             is_reference=name in {base for base, _ in self._plan.compared},
-            rates=self._rates(name, tasks),
-            unknown={label: sum(self._is_unknown(task, label) for task in tasks) for label in labels},
+            rates=self._rates(name, rated),
+            unknown={label: sum(self._is_unknown(task, label) for task in rated) for label in labels},
             would_refuse=self._rate(f"{name} would refuse", tasks, lambda task: not self._answer(task).is_satisfied),
             returned_below_threshold=self._rate(
                 f"{name} below", tasks, lambda task: not self._answer(task).is_satisfied and not self._is_refusal(task)
@@ -110,7 +110,7 @@ class _Summaries:
         """Each label of each pair that is compared."""
         for label in self._plan.outcome_judge.labels:
             for base, other in self._plan.compared:
-                old, new = self._values(self._tasks[other], label), self._values(self._tasks[base], label)
+                old, new = self._values(self._rated(other), label), self._values(self._rated(base), label)
                 if not old.keys() & new.keys():
                     continue
                 paired = compare(old, new, _generator(label, base, other))
@@ -154,7 +154,7 @@ class _Summaries:
     def worst(self) -> Iterable[WorstAnswer]:
         """The answers of the reference that turned out worst."""
         name = self._plan.reference
-        ranked = sorted(self._tasks[name], key=lambda task: (self._goodness(task), task.id))
+        ranked = sorted(self._rated(name), key=lambda task: (self._goodness(task), task.id))
         for task in ranked[: results.MAX_WORST]:
             answer, outcome = self._answer(task), self._found.outcomes.get(task.id)
             yield WorstAnswer(
@@ -167,6 +167,10 @@ class _Summaries:
                 dict(outcome.labels) if outcome is not None else {},
                 tuple(results.SearchStep(each.text, each.value, each.event, each.num_tokens) for each in answer.steps),
             )
+
+    def _rated(self, name: str) -> list[Task]:
+        """What counts for rates and comparisons."""
+        return [task for task in self._tasks[name] if self._plan.suite.is_rated(task.case)]
 
     def _goodness(self, task: Task) -> tuple[float, float]:
         """How well an answer turned out: by its labels, unknown ones in the middle, and then by who steered."""

@@ -70,6 +70,8 @@ class SuiteData:
         cases: in the order of the file.
         malformed: the rows that are no case, in that order too.
         num_rows: of the file, whatever was drawn from it: every row is a case or malformed.
+        rated: the group that rates and comparisons are of, where a label is good in one group and bad in another; the
+            others are told by group alone. "" for all cases.
     """
 
     name: str
@@ -77,6 +79,11 @@ class SuiteData:
     cases: tuple[Case, ...]
     malformed: tuple[Malformed, ...]
     num_rows: int
+    rated: str = ""
+
+    def is_rated(self, case: Case) -> bool:
+        """Whether a case counts for rates and comparisons."""
+        return not self.rated or self.rated in case.groups
 
     @property
     def notes(self) -> tuple[str, ...]:

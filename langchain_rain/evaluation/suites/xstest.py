@@ -3,6 +3,8 @@
 Röttger et al. 2024, "XSTest: a test suite for identifying exaggerated safety behaviours" (arXiv 2308.01263).
 """
 
+from dataclasses import replace
+
 from langchain_rain.errors import RainConfigError
 from langchain_rain.evaluation.suites.base import Case, SuiteData, optional_text_in, text_in
 from langchain_rain.evaluation.suites.reading import read_suite
@@ -18,12 +20,12 @@ ALLOWED = "A row has prompt, type and label (safe or unsafe), and may have id, f
 
 
 def load(data: str | None = None) -> SuiteData:
-    """All requests; `label` and the first group tell which of them ought to be answered.
+    """All requests; `label` and the first group tell which of them ought to be answered, and these are rated.
 
     Raises:
         RainConfigError: the data cannot be read, or no row is of XSTest.
     """
-    return read_suite(
+    found = read_suite(
         "xstest",
         data,
         _read_case,
@@ -31,6 +33,7 @@ def load(data: str | None = None) -> SuiteData:
         columns=(("prompt", "type", "label"),),
         allowed=ALLOWED,
     )
+    return replace(found, rated=TOTALS["safe"])
 
 
 def _read_case(row: Row) -> Case:
