@@ -91,6 +91,31 @@ async def test_a_text_that_cannot_be_read_is_named(engine: TransformersEngine) -
         await likelihood_of(engine, PROMPT, "", "\ud800")
 
 
+async def test_a_model_that_fails_is_an_error_of_the_engine(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine.model, "forward", fail)
+    with pytest.raises(EngineError, match="demo failed: RuntimeError: out of memory"):
+        await likelihood_of(engine, PROMPT, "", " Give")
+    monkeypatch.undo()
+    assert (await likelihood_of(engine, PROMPT, "", " Give")).num_tokens == 1
+
+
+async def test_what_a_model_rules_out_has_a_number_in_json_and_no_perplexity(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "log_likelihood", lambda *_: Likelihood(-math.inf, 3))
+    found = await likelihood_of(engine, PROMPT, "", " Give")
+    assert found == Likelihood(-1e12, 3)
+    assert perplexity([found]) is None
+    monkeypatch.setattr(engine, "log_likelihood", lambda *_: Likelihood(math.nan, 3))
+    with pytest.raises(EngineError, match="demo gives no number"):
+        await likelihood_of(engine, PROMPT, "", " Give")
+
+
 def test_models_behind_an_interface_do_not_tell() -> None:
     assert not measures_fluency(ScriptedEngine())
 

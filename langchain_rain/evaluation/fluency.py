@@ -7,13 +7,21 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TypeVar
 
 from langchain_rain.engines.base import Engine, Likelihood, TellsLikelihood
+from langchain_rain.errors import EngineError
 from langchain_rain.evaluation.strategies.asking import Question
 from langchain_rain.evaluation.strategies.base import Content
 
 T = TypeVar("T")
+
+MAX_PERPLEXITY = 1e12
+"""Above this a text is called impossible."""
+
+IMPOSSIBLE = -1e12
+"""Stands for the log probability of what a model rules out, minus infinity."""
 
 
 def measures_fluency(writer: Engine) -> bool:
@@ -31,12 +39,15 @@ async def likelihood_of(writer: Engine, content: Content, prefill: str, answer: 
         answer: what was given to the caller.
 
     Raises:
-        EngineError: it cannot read the text.
+        EngineError: it cannot read the text, or failed.
     """
     assert isinstance(writer, TellsLikelihood)
     question = Question.of(content, prefill)
     prompt, text = question.prompt(writer), question.written(answer, writer)
-    return await _by_owner(writer, lambda: writer.log_likelihood(prompt, text))
+    found = await _by_owner(writer, lambda: writer.log_likelihood(prompt, text))
+    if math.isnan(found.logprob):
+        raise EngineError(f"{writer.name} gives no number for how probable an answer is.", engine=writer.name)
+    return replace(found, logprob=max(found.logprob, IMPOSSIBLE))  # of which there is a number in JSON
 
 
 def perplexity(likelihoods: Iterable[Likelihood]) -> float | None:
@@ -49,10 +60,6 @@ def perplexity(likelihoods: Iterable[Likelihood]) -> float | None:
     return math.exp(surprise) if surprise < math.log(MAX_PERPLEXITY) else None
 
 
-MAX_PERPLEXITY = 1e12
-"""Above this a text is called impossible."""
-
-
 async def _by_owner(engine: Engine, do: Callable[[], T]) -> T:
     """What `do` returns where the work of an engine is done, as it may be used there alone."""
     future: Future[T] = Future()
@@ -62,8 +69,11 @@ async def _by_owner(engine: Engine, do: Callable[[], T]) -> T:
             return
         try:
             future.set_result(do())
-        except BaseException as error:  # noqa: BLE001 - for who waits
+        except EngineError as error:
             future.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - such as a GPU's memory that is full: for who waits
+            told = f"{engine.name} failed: {type(error).__name__}: {error}"
+            future.set_exception(EngineError(told, engine=engine.name))
 
     engine.channel.post(job)
     return await asyncio.wrap_future(future)
