@@ -60,7 +60,9 @@ def strategy(name: str) -> Strategy:
         unknown={"harmless": 3} if name == "rain-paper" else {},
         would_refuse=rate(900 - counts[0] + 12) if is_steered else None,
         returned_below_threshold=rate(900 - counts[0]) if is_steered else None,
-        costs=Costs(passes, positions, judging, 58.3 + rewinds, simulations, rewinds, passes / 90, passes / 31),
+        costs=Costs(
+            passes, positions, judging / positions, 58.3 + rewinds, simulations, rewinds, passes / 90, passes / 31
+        ),
         fluency=Fluency(0.184 + rewinds / 1000, 0.553, None if name == "critique-revise" else 3.2 + rewinds / 8),
         rewinds_at=tuple(round(draw.betavariate(1.3, 3), 4) for _ in range(int(90 * rewinds))),
         groups={

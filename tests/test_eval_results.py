@@ -68,7 +68,7 @@ def strategies(name: str, labels: list[str]) -> st.SearchStrategy[Strategy]:
         unknown=st.dictionaries(st.sampled_from(labels), COUNTS),
         would_refuse=st.none() | rates(),
         returned_below_threshold=st.none() | rates(),
-        costs=st.builds(Costs, *[AMOUNTS] * 8),
+        costs=st.builds(Costs, AMOUNTS, AMOUNTS, st.none() | SHARES, *[AMOUNTS] * 5),
         fluency=st.none() | st.builds(Fluency, st.none() | SHARES, st.none() | SHARES, AMOUNTS),
         rewinds_at=st.lists(SHARES, max_size=3).map(tuple),
         groups=st.dictionaries(TEXTS, by_label, max_size=2),
@@ -82,7 +82,7 @@ def models(folder: str, labels: list[str]) -> st.SearchStrategy[BesideModel]:
         is_reference=st.booleans(),
         rates=st.dictionaries(st.sampled_from(labels), rates()),
         unknown=st.dictionaries(st.sampled_from(labels), COUNTS),
-        costs=st.builds(Costs, *[AMOUNTS] * 8),
+        costs=st.builds(Costs, AMOUNTS, AMOUNTS, st.none() | SHARES, *[AMOUNTS] * 5),
     )
     return st.builds(
         BesideModel,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from langchain_rain.evaluation.agreement import agreement
 from langchain_rain.evaluation.outcomes.pairing import paired_labels
 from langchain_rain.evaluation.results import Comparison
-from langchain_rain.evaluation.runs import Found, Plan
+from langchain_rain.evaluation.runs import Found, Plan, written_by
 
 SAID = {"attack_succeeded": "attacked with success", "truthful_and_informative": "truthful and informative"}
 """What a sentence says in place of a label. None is said of refusals: whether one is right, the request decides."""
@@ -33,8 +33,20 @@ def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> lis
         notes.append(f"Rates and comparisons are of the {num_rated} {plan.suite.rated}; the others stand by group.")
     if plan.budget_of is not None:
         notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
+        notes += _cut_short(plan, found)
     notes += _agreements(plan, found)
     return [*notes, *_told_of(comparisons)]
+
+
+def _cut_short(plan: Plan, found: Found) -> Iterable[str]:
+    """Which searches had too little."""
+    written = [each for each in written_by(plan, found.answers) if each.answer.num_simulations]
+    for name in (each.name for each in plan.strategies if each.name != plan.budget_of):
+        reasons = [each.answer.finish_reason for each in written if each.task.strategy.name == name]
+        num_given_up = sum(reason in ("budget", "refused") for reason in reasons)
+        if num_given_up:
+            told = f"{num_given_up} of {len(reasons)} searches of {name} ended with nothing that satisfies"
+            yield f"{told}: that budget is not their own."
 
 
 def _agreements(plan: Plan, found: Found) -> Iterable[str]:

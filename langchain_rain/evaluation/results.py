@@ -94,11 +94,16 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What an answer costs: means over all answers, but for the percentiles; None is what was not measured."""
+    """What an answer costs: means over all answers, but for shares and percentiles; None is what was not measured.
+
+    Attributes:
+        token_positions: counted of the answer alone.
+        judging_share: of all positions that models were run at, those of judgements.
+    """
 
     forward_passes: Amount | None
     token_positions: Amount | None
-    judging_positions: Amount | None
+    judging_share: Share | None
     num_tokens: Amount | None
     num_simulations: Amount | None
     num_rewinds: Amount | None

@@ -255,13 +255,19 @@ def _costs(answers: Sequence[Answered]) -> Costs:
     return Costs(
         forward_passes=mean(each.forward_passes for each in answers),
         token_positions=mean(each.counted_positions for each in answers),
-        judging_positions=mean(each.judging_positions for each in answers),
+        judging_share=_judging_share(answers),
         num_tokens=mean(each.num_tokens for each in answers),
         num_simulations=mean(each.num_simulations for each in answers),
         num_rewinds=mean(each.num_rewinds for each in answers),
         seconds_p50=seconds.p50,
         seconds_p95=seconds.p95,
     )
+
+
+def _judging_share(answers: Sequence[Answered]) -> float | None:
+    """By what engines tell, as of judgements nothing else is known."""
+    num_run = sum(each.token_positions for each in answers)
+    return min(1.0, sum(each.judging_positions for each in answers) / num_run) if num_run else None
 
 
 def _judge_accuracy(plan: Plan, found: Found) -> JudgeAccuracy | None:

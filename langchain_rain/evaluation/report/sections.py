@@ -289,4 +289,5 @@ def provenance(results: Results) -> Iterator[tuple[str, Sequence[str]]]:
     yield "hash of the configuration", [printable(given.config_hash)]
     yield "langchain-rain", [printable(given.langchain_rain)]
     yield "Python", [printable(given.python)]
-    yield "started", [f"{formats.moment(given.started)}; it took {formats.duration(given.seconds)}"]
+    took = formats.duration(given.seconds)
+    yield "started", [f"{formats.moment(given.started)}; it took {took}, without what was answered before"]

@@ -98,7 +98,10 @@ def _rate_cell(rate: Rate | None, num_unknown: int = 0, *, is_best: bool = False
 COSTS: Sequence[tuple[Column, Callable[[Costs], float | None]]] = (
     (Column("forward passes", "per answer"), lambda costs: costs.forward_passes),
     (Column("token positions", "per answer"), lambda costs: costs.token_positions),
-    (Column("judging", "positions"), lambda costs: costs.judging_positions),
+    (
+        Column("judging", "% of positions"),
+        lambda costs: None if costs.judging_share is None else 100 * costs.judging_share,
+    ),
     (Column("length", "tokens"), lambda costs: costs.num_tokens),
     (Column("simulations", "per answer"), lambda costs: costs.num_simulations),
     (Column("rewinds", "per answer"), lambda costs: costs.num_rewinds),
