@@ -31,7 +31,7 @@ from langchain_rain.evaluation.outcomes.people import export_answers
 from langchain_rain.evaluation.packages import needed
 from langchain_rain.evaluation.report import write_report
 from langchain_rain.evaluation.results import BesideModel
-from langchain_rain.evaluation.runs import Found, Plan, run_to_end
+from langchain_rain.evaluation.runs import Found, Plan, run_to_end, written_by
 from langchain_rain.evaluation.strategies import ALLOWED_NAMES, Setting, Strategy, all_strategies
 from langchain_rain.evaluation.suites import ATTACKS, SUITES, load_suite
 from langchain_rain.evaluation.summaries import summarised
@@ -210,7 +210,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
         judging,
         budget_of,
         pair_judges=judges_of_pairs(judging, suite, loaded=loaded) if win_rates and len(chosen) > 1 else (),
-        checks=checks_of(judging, suite, cases.cases, loaded=loaded) if judge_accuracy else (),
+        checks=checks_of(judging, suite, cases.cases, loaded=loaded) if judge_accuracy else None,
         bases=bases(chosen) if ablate else {},
     )
     told_beside = beside_models(others, plan)
@@ -246,13 +246,11 @@ def _measure(
 
 
 def _export(plan: Plan, found: Found, path: Path) -> None:
-    """Writes all answers for people."""
-    contents = {case.id: case.content for case in plan.suite.cases}
-    answers = [
-        ForPeople((each.case_id, each.strategy, each.seed), contents[each.case_id], each.text)
-        for each in found.answers.values()
-        if each.case_id in contents
-    ]
+    """Writes the answers of this run for people."""
+    answers = []
+    for each in written_by(plan, found.answers):
+        case = each.task.case
+        answers.append(ForPeople((case.id, each.task.strategy.name, each.task.seed), case.content, each.answer.text))
     export_answers(path, answers, plan.outcome_judge.labels)
 
 

@@ -27,17 +27,16 @@ from langchain_rain.evaluation.statistics import wilson
 LABELS = ("harmless", "helpful")
 WORSE_LABELS = ("refused", "attack_succeeded")
 
-# By strategy: harmless, helpful, refused, attack succeeded (of 900); forward passes, positions, of these judging,
-# simulations, rewinds.
-FIGURES: Mapping[str, tuple[tuple[int, int, int, int], tuple[float, float, float, float, float]]] = {
-    "vanilla": ((729, 742, 31, 171), (61.2, 61.2, 0, 0, 0)),
-    "best-of-4": ((808, 751, 38, 92), (66.4, 912, 640, 0, 0)),
-    "best-of-16": ((864, 747, 44, 36), (83.1, 3_610, 2_560, 0, 0)),
-    "critique-revise": ((797, 690, 88, 103), (204, 1_480, 410, 0, 0)),
-    "rain-fast": ((831, 738, 52, 69), (118, 1_020, 610, 3.1, 0.8)),
-    "rain-balanced": ((871, 731, 61, 29), (171, 1_790, 980, 9.4, 1.9)),
-    "rain-thorough": ((879, 722, 77, 21), (402, 5_300, 3_050, 31, 4.6)),
-    "rain-paper": ((846, 640, 95, 54), (1_930, 24_700, 9_800, 188, 22.4)),
+# By strategy: harmless, helpful, refused, attack succeeded (of 900); forward passes, positions, simulations, rewinds.
+FIGURES: Mapping[str, tuple[tuple[int, int, int, int], tuple[float, float, float, float]]] = {
+    "vanilla": ((729, 742, 31, 171), (61.2, 61.2, 0, 0)),
+    "best-of-4": ((808, 751, 38, 92), (66.4, 912, 0, 0)),
+    "best-of-16": ((864, 747, 44, 36), (83.1, 3_610, 0, 0)),
+    "critique-revise": ((797, 690, 88, 103), (204, 1_480, 0, 0)),
+    "rain-fast": ((831, 738, 52, 69), (118, 1_020, 3.1, 0.8)),
+    "rain-balanced": ((871, 731, 61, 29), (171, 1_790, 9.4, 1.9)),
+    "rain-thorough": ((879, 722, 77, 21), (402, 5_300, 31, 4.6)),
+    "rain-paper": ((846, 640, 95, 54), (1_930, 24_700, 188, 22.4)),
 }
 
 
@@ -49,20 +48,19 @@ def rate(num_right: int, num: int = 900) -> Rate:
 
 def strategy(name: str) -> Strategy:
     """One of `FIGURES`."""
-    counts, (passes, positions, judging, simulations, rewinds) = FIGURES[name]
+    counts, (passes, positions, simulations, rewinds) = FIGURES[name]
     rates = dict(zip((*LABELS, *WORSE_LABELS), map(rate, counts), strict=True))
     is_steered = name != "vanilla"
     draw = random.Random(name)
     return Strategy(
         name=name,
         is_reference=name == "vanilla",
+        num_answers=900,
         rates=rates,
         unknown={"harmless": 3} if name == "rain-paper" else {},
         would_refuse=rate(900 - counts[0] + 12) if is_steered else None,
         returned_below_threshold=rate(900 - counts[0]) if is_steered else None,
-        costs=Costs(
-            passes, positions, judging / positions, 58.3 + rewinds, simulations, rewinds, passes / 90, passes / 31
-        ),
+        costs=Costs(passes, positions, 58.3 + rewinds, simulations, rewinds, passes / 90, passes / 31),
         fluency=Fluency(0.184 + rewinds / 1000, 0.553, None if name == "critique-revise" else 3.2 + rewinds / 8),
         rewinds_at=tuple(round(draw.betavariate(1.3, 3), 4) for _ in range(int(90 * rewinds))),
         groups={
@@ -125,6 +123,8 @@ def results(**changed: Any) -> Results:
         "provenance": PROVENANCE,
         "labels": LABELS,
         "worse_labels": WORSE_LABELS,
+        "neutral_labels": (),
+        "rated": "",
         "malformed": (Malformed("cases.jsonl, line 12", "prompt: a text is wanted, given 7.", '{"prompt": 7}'),),
         "notes": (
             "At equal cost RAIN does not beat best-of-N on this suite: best-of-16 is as harmless as rain-balanced for "
@@ -153,6 +153,7 @@ PROVENANCE = Provenance(
     model={"name": "demo", "parameters": 1_900_000, "dtype": "float32"},
     judge={"name": "demo", "same_as_writer": True},
     outcome_judge={"name": "oracle of the demo world", "judge": "oracle"},
+    judges_itself=False,
     rubric=RubricName("harmlessness", "9f2c1a77d0e4"),
     config_hash="5b1e0c9a4d2f",
     settings={"on_unsatisfied": "best", "temperature": 1.0, "accept_value": 0.8, "max_tokens": 120},

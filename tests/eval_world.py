@@ -106,7 +106,7 @@ class WordJudge:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return {"judge": self.name}
+        return {"judge": self.name, "unsure": list(self.unsure)}
 
     async def judge(self, case_content: Any, reference: Any, answer_text: str, /, *, group: str) -> Mapping[str, Any]:
         self.judged.append(answer_text)

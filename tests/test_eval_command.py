@@ -210,5 +210,5 @@ def test_a_suite_that_does_not_know_what_is_safe_says_nothing_of_over_refusal(tm
     out = tmp_path / "out"
     assert cli.run(["eval", "hh", "--out", str(out), "--max-tokens", "4", "--strategy", "vanilla"]) == 0
     report = (out / "report.md").read_text()
-    assert "| refused (lower is better) |" in report
+    assert "| refused (neither is better) |" in report
     assert "over-refusal" not in report

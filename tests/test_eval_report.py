@@ -165,7 +165,7 @@ def test_long_searches_and_texts_are_cut_and_it_is_said(whole: Results) -> None:
 
 
 def test_a_judge_that_steers_and_judges_is_told(whole: Results, text: str) -> None:
-    same = replace(whole.provenance, outcome_judge=whole.provenance.judge)
+    same = replace(whole.provenance, judges_itself=True)
     assert "flatter every strategy" in shown(replace(whole, provenance=same))
     assert "flatter every strategy" not in text
 

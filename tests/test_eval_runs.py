@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 
 from langchain_rain import EngineError, RainConfigError
 from langchain_rain.evaluation.outcomes import OracleJudge
-from langchain_rain.evaluation.report.tables import cost_table
+from langchain_rain.evaluation.report.tables import BETTER, LESS, cost_table, verdict
 from langchain_rain.evaluation.results import Results
 from langchain_rain.evaluation.runs import ANSWERS, Found, Plan, run
 from langchain_rain.evaluation.strategies import Setting
@@ -85,9 +85,49 @@ async def test_another_judge_has_a_file_of_its_own_and_it_is_told_how_far_they_a
     await run(first, tmp_path, concurrency=4)
     second = plan(Ruled("weak", 0.5), num_cases=20, outcome_judge=WordJudge(name="another", unsure=("question 3",)))
     found = await run(second, tmp_path, concurrency=4)
-    assert found.others.keys() == {"reader"}
+    file = first.outcomes_name
+    assert found.others.keys() == {file}
     (note,) = [each for each in told(second, found).notes if "say the same" in each]
-    assert note == "another and reader say the same of 'good' for 19 of 19 answers (Cohen's kappa 1.00)."
+    assert note == f"another and reader ({file}) say the same of 'good' for 19 of 19 answers (Cohen's kappa 1.00)."
+    fewer = replace(second, suite=suite(5))
+    (note,) = [each for each in told(fewer, await run(fewer, tmp_path, concurrency=4)).notes if "say the same" in each]
+    assert "for 4 of 4 answers" in note  # of this run alone
+
+
+async def test_judges_of_one_name_are_told_apart_by_their_files(tmp_path: Path) -> None:
+    for unsure in ((), ("question 1",), ("question",)):
+        sheet = WordJudge(name="people", unsure=unsure)
+        await run(plan(Ruled("weak", 0.5), outcome_judge=sheet), tmp_path, concurrency=4)
+    last = plan(Ruled("weak", 0.5))
+    notes = [each for each in told(last, await run(last, tmp_path, concurrency=4)).notes if "say the same" in each]
+    assert len(notes) == 2  # the third knows nothing
+    assert {re.search(r"for \d of (\d)", note)[1] for note in notes} == {"8", "7"}  # type: ignore[index]
+
+
+async def test_what_is_no_ledger_of_a_judge_stops_no_run(tmp_path: Path) -> None:
+    first = plan(Ruled("weak", 0.5))
+    await run(first, tmp_path, concurrency=4)
+    rows = (tmp_path / first.outcomes_name).read_bytes()
+    (tmp_path / "outcomes-backup.jsonl").write_bytes(rows)
+    (tmp_path / "outcomes-mine.jsonl").write_text('{"a": 1}\n')
+    torn, strange = "outcomes-0123456789abcdef.jsonl", "outcomes-fedcba9876543210.jsonl"
+    (tmp_path / torn).write_bytes(rows[:-20])
+    (tmp_path / strange).write_text('{"id": "a", "b": 1}\n')
+    found = await run(first, tmp_path, concurrency=4)
+    assert found.others == {}
+    assert len(found.unreadable) == 2
+    notes = told(first, found).notes
+    assert any(note.startswith("Passed over: ") and torn in note for note in notes)
+    assert any(note.startswith("Passed over: ") and f"{strange}, line 1" in note for note in notes)
+    assert not any("say the same" in note for note in notes)
+
+
+async def test_what_is_known_of_a_case_belongs_to_what_was_found(tmp_path: Path) -> None:
+    await run(plan(Ruled("weak", 0.5)), tmp_path, concurrency=4)
+    changed = plan(Ruled("weak", 0.5))
+    cases = tuple(replace(each, reference={"correct_answers": ["another"]}) for each in changed.suite.cases)
+    with pytest.raises(RainConfigError, match="made from another input"):
+        await run(replace(changed, suite=replace(changed.suite, cases=cases)), tmp_path, concurrency=4)
 
 
 async def test_the_budget_of_a_case_is_what_the_reference_took_for_it_with_the_same_seed(tmp_path: Path) -> None:
@@ -109,7 +149,10 @@ async def test_what_fails_is_named_passed_over_and_tried_again(tmp_path: Path) -
     assert "away at world:3" in failure.error
     assert "world:3" not in {case_id for case_id, _, _ in weak.asked}  # there is no budget to keep to
     assert len(found.answers) == 14
-    assert any("1 answers or judgements failed" in note for note in told(planned, found).notes)
+    notes = told(planned, found).notes
+    assert any("1 answers or judgements failed; the first: away at world:3" in note for note in notes)
+    assert "2 of 16 answers are missing." in notes
+    assert {each.num_answers for each in told(planned, found).strategies} == {7}
     again = await run(plan(Ruled("weak", 0.4), Ruled("strong", 0.9), budget_of="strong"), tmp_path, concurrency=4)
     assert (len(again.answers), again.failures) == (16, [])
 
@@ -211,6 +254,51 @@ def test_killed_ten_times_it_comes_to_the_report_of_an_unbroken_run(tmp_path: Pa
         assert (broken / "report" / name).read_bytes() == (unbroken / "report" / name).read_bytes()
     ids = [(path.name, line["id"]) for path in broken.glob("*.jsonl") for line in lines(path)]
     assert len(ids) == len(set(ids)) == NUM_ROWS
+
+
+async def test_of_what_less_is_better_who_has_less_has_won(tmp_path: Path) -> None:
+    judge = WordJudge(labels=("attack_succeeded",))
+    planned = plan(Ruled("weak", 0.9), Ruled("strong", 0.1), num_cases=40, outcome_judge=judge)
+    results = told(planned, await run(planned, tmp_path, concurrency=4))
+    (comparison,) = results.comparisons
+    assert comparison.difference < -0.5
+    assert comparison.better > 20 > comparison.worse
+    assert verdict(results, comparison) == BETTER
+    assert results.worst[0].labels["attack_succeeded"]  # the worst come first
+
+
+async def test_whether_a_refusal_is_right_depends_on_the_request(tmp_path: Path) -> None:
+    judge = WordJudge(labels=("refused",))
+    planned = plan(Ruled("weak", 0.9), Ruled("strong", 0.1), num_cases=40, outcome_judge=judge)
+    results = told(planned, await run(planned, tmp_path, concurrency=4))
+    assert (results.neutral_labels, results.worse_labels, results.labels) == (("refused",), (), ())
+    (comparison,) = results.comparisons
+    assert verdict(results, comparison) == LESS
+    assert any("strong is less often refusing than weak" in note for note in results.notes)
+    rated = replace(planned, suite=replace(planned.suite, rated="odd"))
+    of_odd = told(rated, await run(rated, tmp_path, concurrency=4))
+    assert (of_odd.neutral_labels, of_odd.worse_labels) == ((), ("refused",))
+    assert verdict(of_odd, of_odd.comparisons[0]) == BETTER
+    assert {each.num for each in of_odd.comparisons} == {20}
+    assert all(each.rates["refused"] == each.groups["odd"]["refused"] for each in of_odd.strategies)
+    assert {each.would_refuse.num for each in of_odd.strategies if each.would_refuse is not None} == {20}
+
+
+async def test_only_answers_of_the_same_seed_are_compared(tmp_path: Path) -> None:
+    class Unsure(WordJudge):
+        """Cannot tell of the first answers of the one, and the second answers of the other."""
+
+        async def judge(self, *given: Any, group: str) -> Mapping[str, Any]:
+            found = dict(await super().judge(*given, group=group))
+            return found if found["good"] else {"good": None}
+
+    planned = plan(Ruled("weak", 0.5), Ruled("strong", 0.5), num_cases=40, seeds=(0, 1), outcome_judge=Unsure())
+    found = await run(planned, tmp_path, concurrency=4)
+    results = told(planned, found)
+    good = {(each.strategy, each.case_id, each.seed) for each in found.answers.values() if each.text == " good"}
+    both = {case_id for name, case_id, seed in good if name == "weak" and ("strong", case_id, seed) in good}
+    (comparison,) = results.comparisons
+    assert (comparison.num, comparison.difference) == (len(both), 0.0)
 
 
 # --- What else is found ---

@@ -15,7 +15,7 @@ from langchain_rain.evaluation.statistics import (
     Outcomes,
     are_truth_values,
     case_means,
-    interval,
+    interval_or_bounds,
     scipy_stats,
 )
 
@@ -26,7 +26,7 @@ class Paired:
 
     Attributes:
         difference: of the means, the new minus the old.
-        low: of its interval, None with one case; `high` likewise.
+        low: of its interval; `high` likewise.
         p_value: how probable a difference so large is, either way, if the two ways are the same.
         test: where the p-value comes from.
         better: cases whose value is higher by the new way; `worse` likewise.
@@ -35,8 +35,8 @@ class Paired:
     """
 
     difference: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     p_value: float
     test: Literal["McNemar, exact", "permutation of signs"]
     better: int
@@ -51,7 +51,7 @@ class WinRate:
 
     Attributes:
         value: wins and half of the ties, as a share; 0.5 if the answers are as good.
-        low: of its interval, None with one case; `high` likewise.
+        low: of its interval; `high` likewise.
         p_value: of the exact sign test of wins against losses.
         wins: cases in which it is preferred; `losses`, `ties` likewise.
         position_bias: the probability that the answer shown first is preferred, minus 0.5.
@@ -59,8 +59,8 @@ class WinRate:
     """
 
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     p_value: float
     wins: int
     losses: int
@@ -84,8 +84,10 @@ def compare(old: Outcomes, new: Outcomes, rng: np.random.Generator) -> Paired:
     pairs = [{case_id: outcomes[case_id] for case_id in ids} for outcomes in (old, new)]
     differences = case_means(pairs[1]) - case_means(pairs[0])
     better, worse = int((differences > 0).sum()), int((differences < 0).sum())
-    is_mcnemar = all(are_truth_values(each) and all(len(values) == 1 for values in each.values()) for each in pairs)
-    low, high = interval(differences, rng)
+    are_truths = all(map(are_truth_values, pairs))
+    is_mcnemar = are_truths and all(len(values) == 1 for each in pairs for values in each.values())
+    furthest = 1.0 if are_truths else float(np.abs(differences).max())
+    low, high = interval_or_bounds(differences, -furthest, furthest, rng)
     return Paired(
         difference=fmean(differences),
         low=low,
@@ -122,7 +124,7 @@ def win_rate(preferences: Mapping[str, Sequence[tuple[float, float]]], rng: np.r
     leanings = {case: [(first - second) / 2 for first, second in pairs] for case, pairs in preferences.items()}
     values = case_means(points)
     wins, losses = int((values > 0.5).sum()), int((values < 0.5).sum())
-    low, high = interval(values, rng)
+    low, high = interval_or_bounds(values, 0.0, 1.0, rng)
     return WinRate(
         value=fmean(values),
         low=low,

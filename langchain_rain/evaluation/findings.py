@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from langchain_rain.concurrency import as_they_come
-from langchain_rain.errors import EngineError
+from langchain_rain.errors import EngineError, RainConfigError
 from langchain_rain.json_lines import read_object
 from langchain_rain.ledger import Ledger
 
@@ -134,11 +134,18 @@ class Findings(Generic[Found]):
 
 
 def read_findings(path: Path, read: Callable[..., Found]) -> dict[str, Found]:
-    """What stands in a ledger, by id."""
+    """What stands in a ledger, by id.
+
+    Raises:
+        RainConfigError: it holds something else.
+    """
     found = {}
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             row = read_object(line, f"{path}, line {number}")
-            row_id = row.pop("id")
-            found[row_id] = read(**{key: value for key, value in row.items() if not key.endswith("_hash")})
+            try:
+                row_id = row.pop("id")
+                found[row_id] = read(**{key: value for key, value in row.items() if not key.endswith("_hash")})
+            except (KeyError, TypeError) as error:
+                raise RainConfigError(f"{path}, line {number}: a row of this kind is wanted: {error}.") from error
     return found

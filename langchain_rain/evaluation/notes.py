@@ -7,8 +7,8 @@ from langchain_rain.evaluation.outcomes.pairing import paired_labels
 from langchain_rain.evaluation.results import Comparison
 from langchain_rain.evaluation.runs import Found, Plan, written_by
 
-SAID = {"attack_succeeded": "attacked with success", "truthful_and_informative": "truthful and informative"}
-"""What a sentence says in place of a label. None is said of refusals: whether one is right, the request decides."""
+SAID = {"attack_succeeded": "attacked with success", "refused": "refusing"}
+"""What a sentence says in place of a label."""
 
 UNSHOWN = "not shown to be more or less"
 
@@ -23,9 +23,10 @@ def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> lis
     """What has to be said before the figures, in plain sentences."""
     notes = []
     if found.failures:
-        notes.append(
-            f"{len(found.failures)} answers or judgements failed and are missing; the first: {found.failures[0].error}"
-        )
+        notes.append(f"{len(found.failures)} answers or judgements failed; the first: {found.failures[0].error}")
+    num_missing = len(plan.tasks) - len(written_by(plan, found.answers))
+    if num_missing:
+        notes.append(f"{num_missing} of {len(plan.tasks)} answers are missing.")
     if plan.suite.malformed:
         notes.append(f"{len(plan.suite.malformed)} of {plan.suite.num_rows} rows are malformed and were left out.")
     if plan.suite.rated:
@@ -34,7 +35,7 @@ def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> lis
     if plan.budget_of is not None:
         notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
         notes += _cut_short(plan, found)
-    notes += _agreements(plan, found)
+    notes += [*_agreements(plan, found), *(f"Passed over: {each}" for each in found.unreadable)]
     return [*notes, *_told_of(comparisons)]
 
 
@@ -51,16 +52,19 @@ def _cut_short(plan: Plan, found: Found) -> Iterable[str]:
 
 def _agreements(plan: Plan, found: Found) -> Iterable[str]:
     """How far the judge of this run agrees with those of runs before, for example a model with people."""
-    for name, outcomes in sorted(found.others.items()):
+    ids = {each.id for each in written_by(plan, found.answers)}
+    own = [outcome for each, outcome in found.outcomes.items() if each in ids]
+    for file, theirs in found.others.items():
+        outcomes = [outcome for each, outcome in theirs.items() if each in ids]
         for label in plan.outcome_judge.labels:
-            paired = paired_labels(found.outcomes.values(), outcomes, label)
+            paired = paired_labels(own, outcomes, label)
             if not paired.first:
                 continue
             told = agreement(paired.first, paired.second)
             kappa = f"Cohen's kappa {told.kappa:.2f}" if told.kappa is not None else "too alike for a kappa"
             yield (
-                f"{plan.outcome_judge.name} and {name} say the same of {label!r} for {paired.num_agreed} of "
-                f"{len(paired.first)} answers ({kappa})."
+                f"{plan.outcome_judge.name} and {outcomes[0].judge} ({file}) say the same of {label!r} for "
+                f"{paired.num_agreed} of {len(paired.first)} answers ({kappa})."
             )
 
 
@@ -68,8 +72,7 @@ def _told_of(comparisons: Sequence[Comparison]) -> Iterable[str]:
     """What each reference has more or less often than others, by label, and of what that is not shown."""
     alike: dict[tuple[str, str, str], list[Comparison]] = {}
     for each in comparisons:
-        if each.label != "refused":
-            alike.setdefault((each.strategy, each.label, _verdict(each)), []).append(each)
+        alike.setdefault((each.strategy, each.label, _verdict(each)), []).append(each)
     for (strategy, label, verdict), told in alike.items():
         than = [f"{each.other} ({100 * each.difference:+.1f} points, {_p_value(each)})" for each in told]
         shown = f"{len(told)} others" if verdict == UNSHOWN and len(told) > MAX_UNSHOWN else _listed(than)

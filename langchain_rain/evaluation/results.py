@@ -60,6 +60,7 @@ class Provenance:
     Attributes:
         judge: who steered the searches.
         outcome_judge: who says how the answers turned out.
+        judges_itself: whether the outcome was judged by a model that steered.
         started: the time in ISO 8601.
         seconds: that the run took.
     """
@@ -70,6 +71,7 @@ class Provenance:
     model: Mapping[str, Any]
     judge: Mapping[str, Any]
     outcome_judge: Mapping[str, Any]
+    judges_itself: bool
     rubric: RubricName
     config_hash: str
     settings: Mapping[str, Any]
@@ -94,16 +96,14 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What an answer costs: means over all answers, but for shares and percentiles; None is what was not measured.
+    """What an answer costs: means over all answers, but for the percentiles; None is what was not measured.
 
     Attributes:
         token_positions: counted of the answer alone.
-        judging_share: of all positions that models were run at, those of judgements.
     """
 
     forward_passes: Amount | None
     token_positions: Amount | None
-    judging_share: Share | None
     num_tokens: Amount | None
     num_simulations: Amount | None
     num_rewinds: Amount | None
@@ -130,6 +130,7 @@ class Strategy:
 
     Attributes:
         is_reference: the others are compared with it.
+        num_answers: that there are.
         rates: by label, of the answers about which the outcome judge could tell.
         unknown: by label, the number of those about which it could not.
         would_refuse: answers instead of which a guardrail would refuse; None where nobody steers.
@@ -140,6 +141,7 @@ class Strategy:
 
     name: str
     is_reference: bool
+    num_answers: Count
     rates: Mapping[str, Rate]
     unknown: Mapping[str, Count]
     would_refuse: Rate | None
@@ -157,8 +159,9 @@ class Comparison:
     Attributes:
         difference: the rate of `strategy` minus that of `other`, whichever of the two is better.
         low: of its 95 % interval; `high` likewise.
-        better: in how many pairs only the answer of `strategy` is the better one; in `worse` that of `other`.
-        num: of pairs.
+        better: cases in which the answers of `strategy` have the better rate; `worse` those in which that of `other`
+            is; of a neutral label, the higher one.
+        num: of cases.
     """
 
     label: str
@@ -293,6 +296,8 @@ class Results:
         source: where the cases come from, in words.
         labels: what is found of an answer, the most important first; a higher rate is better.
         worse_labels: those of which a lower rate is better; in `labels` or beside them.
+        neutral_labels: those of which neither is, as it depends on what was asked; likewise.
+        rated: the group of cases that rates, comparisons and win rates are of; "" for all.
         notes: sentences that have to be read before the figures.
         worst: the answers that turned out worst, the very worst first.
         judge_accuracy: None where it was not measured.
@@ -308,6 +313,8 @@ class Results:
     provenance: Provenance
     labels: tuple[str, ...]
     worse_labels: tuple[str, ...]
+    neutral_labels: tuple[str, ...]
+    rated: str
     malformed: tuple[Malformed, ...]
     notes: tuple[str, ...]
     strategies: Annotated[tuple[Strategy, ...], Field(min_length=1)]
@@ -337,9 +344,16 @@ class Results:
 
     @property
     def all_labels(self) -> tuple[str, ...]:
-        """The labels of which a higher rate is better, and then the others, each once."""
-        better = [label for label in self.labels if label not in self.worse_labels]
-        return tuple(dict.fromkeys([*better, *self.worse_labels]))
+        """The labels of which a higher rate is better, those of which a lower one is, and the others, each once."""
+        others = (*self.worse_labels, *self.neutral_labels)
+        better = [label for label in self.labels if label not in others]
+        return tuple(dict.fromkeys([*better, *others]))
+
+    def better_rate(self, label: str) -> Literal["higher", "lower", "neither"]:
+        """Which rates of a label are better."""
+        if label in self.neutral_labels:
+            return "neither"
+        return "lower" if label in self.worse_labels else "higher"
 
     @property
     def references(self) -> tuple[Strategy, ...]:

@@ -6,6 +6,7 @@ was made by other settings is never mixed in. At equal budget the strategy whose
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,9 @@ ANSWERS, LIKELIHOODS = "answers.jsonl", "likelihoods.jsonl"
 OUTCOMES, PREFERENCES, CHECKS = "outcomes-{}.jsonl", "preferences-{}.jsonl", "checks-{}.jsonl"
 """The ledgers, in the folder of a run; those of judges with a hash of who judges."""
 
+OUTCOMES_NAME = re.compile(r"outcomes-[0-9a-f]{16}\.jsonl")
+"""How files with outcomes are called; others are somebody's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -39,7 +43,7 @@ class Plan:
         outcome_judge: who says how answers turned out.
         budget_of: the strategy whose positions every other one may take for the same case and seed; None for no budget.
         pair_judges: who says which of two answers is better, that of `reference` or that of another strategy.
-        checks: what the outcome judge is asked though it is known.
+        checks: what the outcome judge is asked though it is known; None if how often it is right is not measured.
         bases: by its name, the strategy that one is compared with in place of `reference`.
     """
 
@@ -50,7 +54,7 @@ class Plan:
     outcome_judge: OutcomeJudge
     budget_of: str | None = None
     pair_judges: Sequence[JudgeOfPairs] = ()
-    checks: Sequence[Check] = ()
+    checks: Sequence[Check] | None = ()
     bases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,6 +139,24 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class ToJudge:
+    """An answer that is judged, by what is known of the case."""
+
+    written: Written
+
+    @property
+    def id(self) -> str:
+        """That of the task."""
+        return self.written.id
+
+    @property
+    def input_hash(self) -> str:
+        """Tells this answer to a case of which this is known from any other."""
+        case = self.written.task.case
+        return fingerprint([self.written.input_hash, case.reference, case.groups])
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two answers to a case with the same seed, and who says which is better."""
 
@@ -164,7 +186,8 @@ class Found:
         preferences: by the id of the pair.
         checks: by the id of the check.
         failures: what models failed at; the next run of the same tries it again.
-        others: what other judges have found in runs before, by their names.
+        others: what other judges have found in runs before, by the names of the ledgers.
+        unreadable: for each ledger of another judge that cannot be read, why.
     """
 
     answers: dict[str, Answered] = field(default_factory=dict)
@@ -173,7 +196,8 @@ class Found:
     preferences: dict[str, Preference] = field(default_factory=dict)
     checks: dict[str, Checked] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    others: dict[str, list[Outcome]] = field(default_factory=dict)
+    others: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
 
 async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda what, done, num: None) -> Found:
@@ -193,9 +217,12 @@ async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda
     found.checks = await _checks(plan, folder, working)
     for judge in plan.pair_judges:
         found.preferences |= await _preferences(plan, judge, written, folder, working)
-    for path in sorted(set(folder.glob(OUTCOMES.format("*"))) - {folder / plan.outcomes_name}):
-        outcomes = list(read_findings(path, Outcome).values())
-        found.others |= {outcomes[0].judge: outcomes} if outcomes else {}
+    for path in sorted(folder.glob(OUTCOMES.format("*"))):
+        if OUTCOMES_NAME.fullmatch(path.name) and path.name != plan.outcomes_name:
+            try:
+                found.others[path.name] = read_findings(path, Outcome)
+            except RainConfigError as error:  # another process may be writing to it, or was killed
+                found.unreadable.append(str(error))
     return found
 
 
@@ -263,14 +290,14 @@ async def _likelihoods(plan: Plan, written: Sequence[Written], folder: Path, wor
 async def _outcomes(plan: Plan, written: Sequence[Written], folder: Path, working: Working) -> dict[str, Outcome]:
     judge = plan.outcome_judge
 
-    async def find(each: Written) -> Outcome:
-        task, case = each.task, each.task.case
-        labels = await judge.judge(case.content, case.reference, each.text, group=case.group)
+    async def find(each: ToJudge) -> Outcome:
+        task, case = each.written.task, each.written.task.case
+        labels = await judge.judge(case.content, case.reference, each.written.text, group=case.group)
         return Outcome.of((case.id, task.strategy.name, task.seed), judge, labels)
 
     settings_hash = fingerprint([plan.answers_hash, dict(judge.identity)])
     with Findings(folder / plan.outcomes_name, settings_hash, Outcome, working) as findings:
-        await findings.add(f"judged by {judge.name}", written, find)
+        await findings.add(f"judged by {judge.name}", [ToJudge(each) for each in written], find)
         return findings.found
 
 

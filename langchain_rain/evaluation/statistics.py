@@ -174,6 +174,19 @@ def interval(values: Numbers, rng: np.random.Generator) -> tuple[float | None, f
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
+def interval_or_bounds(values: Numbers, least: float, most: float, rng: np.random.Generator) -> tuple[float, float]:
+    """The interval of the mean by the bootstrap; where all values are equal, what some unlike ones could make of it.
+
+    No resample of equal cases differs from them, though a new case may: of so many cases, a share up to Wilson's bound
+    for none seen may be unlike, and each of these between `least` and `most`.
+    """
+    low, high = interval(values, rng)
+    if low is not None and high is not None and low < high:
+        return low, high
+    value, share = fmean(values), wilson(0, len(values)).high
+    return value - share * (value - least), value + share * (most - value)
+
+
 def scipy_stats() -> Any:
     """The module.
 

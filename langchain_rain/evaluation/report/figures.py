@@ -65,7 +65,7 @@ def unbeaten(points: Sequence[Point], *, is_worse: bool) -> list[Point]:
 
 def cost_plot(name: str, results: Results, label: str, cost_name: str, points: Sequence[Point]) -> str:
     """How often answers have a label, against a cost; up is better, left is cheaper."""
-    is_worse = label in results.worse_labels
+    better = results.better_rate(label)
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -73,9 +73,9 @@ def cost_plot(name: str, results: Results, label: str, cost_name: str, points: S
         axes.set(xlabel=f"{cost_name} per answer (log scale)", ylabel=f"{_short(words(label))}, % of answers")
         set_log_limits(axes, [each.at[0] for each in points])
         set_share_limits(axes.yaxis, [each.y for each in points])
-        if is_worse:
+        if better == "lower":
             axes.invert_yaxis()
-        best = unbeaten(points, is_worse=is_worse)
+        best = unbeaten(points, is_worse=better == "lower") if better != "neither" else []
         if len(best) > 1:
             x, y = zip(*(each.at for each in best), strict=True)
             axes.plot(x, y, color=SOFT, linestyle=(0, (4, 3)), linewidth=1.2, label="no other is cheaper and better")
@@ -122,7 +122,7 @@ def trade_off_labels(results: Results) -> tuple[str, str] | None:
 
 def two_labels(results: Results, rated: Sequence[Mapping[str, Rate]]) -> tuple[str, str] | None:
     """The same, of the labels that somebody has a rate of."""
-    known = [label for label in without_joint(results.all_labels) if label not in results.worse_labels]
+    known = [label for label in without_joint(results.all_labels) if results.better_rate(label) == "higher"]
     known = [label for label in known if any(label in rates for rates in rated)]
     if {"harmless", "helpful"} <= set(known):
         return "helpful", "harmless"
@@ -241,17 +241,22 @@ def differences_plot(name: str, results: Results, label: str) -> str:
         axes.set_ylim(len(compared) - 0.4, -0.6)
         axes.set_xlabel(f"{_short(words(label))}: difference in points")
         _set_limits_with_zero(axes, compared)
-        name_sides(axes, is_worse=label in results.worse_labels)
+        name_sides(axes, *sides(results, label))
 
     return draw(name, (24 if is_one else 36) * len(compared) + 68, paint)
 
 
-def name_sides(axes: Any, *, is_worse: bool, names: tuple[str, str] = ("better", "worse")) -> None:
-    """Rows of which one side is the better one; `is_worse` if that is the left one. The names are of both."""
+def sides(results: Results, label: str) -> tuple[str, str]:
+    """What lower and higher rates of a label are."""
+    named = {"higher": ("worse", "better"), "lower": ("better", "worse"), "neither": ("less", "more")}
+    return named[results.better_rate(label)]
+
+
+def name_sides(axes: Any, left: str, right: str) -> None:
+    """Rows, and above them what is to the left and to the right."""
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    left, right = names if is_worse else names[::-1]
     for side, place, where in ((f"← {left}", "left", 0), (f"{right} →", "right", 1)):
         axes.text(where, 1.01, side, transform=axes.transAxes, ha=place, va="bottom", color=SOFT)
 

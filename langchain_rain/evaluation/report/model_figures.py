@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from langchain_rain.evaluation.report.figures import NUM_PIECES, name_sides, set_share_limits, two_labels
+from langchain_rain.evaluation.report.figures import NUM_PIECES, name_sides, set_share_limits, sides, two_labels
 from langchain_rain.evaluation.report.formats import end_of, printable, shortened, words
 from langchain_rain.evaluation.report.marks import FORMS, Mark, marker
 from langchain_rain.evaluation.report.models import Model, form_of, mark_in, strategy_names
@@ -180,7 +180,7 @@ def one_rate_plot(name: str, results: Results, label: str, models: Sequence[Mode
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_yticks(range(len(shown)), [each.name for each in shown])
         set_share_limits(axes.xaxis, [point.rates[0] for each in shown for point in each.points])
-        name_sides(axes, is_worse=label in results.worse_labels)
+        name_sides(axes, *sides(results, label))
         _write_legend(axes, models, above=18)
         axes.figure.draw_without_rendering()
         for row, each in enumerate(shown):

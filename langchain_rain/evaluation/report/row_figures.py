@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from langchain_rain.evaluation.report.figures import name_sides, set_log_limits, set_share_limits
+from langchain_rain.evaluation.report.figures import name_sides, set_log_limits, set_share_limits, sides
 from langchain_rain.evaluation.report.formats import printable, shortened, words
 from langchain_rain.evaluation.report.marks import hue, mark_of, marker
 from langchain_rain.evaluation.report.svg import INK, draw
@@ -31,7 +31,7 @@ def rates_plot(name: str, results: Results, label: str) -> str:
             rate = each.rates[label]
             axes.plot([rate.low, rate.high], [place, place], color=hue(number), linewidth=1.8)
             _draw_mark(axes, number, each, rate.value, place)
-        name_sides(axes, is_worse=label in results.worse_labels)
+        name_sides(axes, *sides(results, label))
 
     return draw(name, _height(rows), paint)
 
@@ -48,7 +48,7 @@ def costs_plot(name: str, results: Results, cost_name: str, cost_of: Callable[[C
         set_log_limits(axes, costs)
         for place, ((number, each), cost) in enumerate(zip(rows, costs, strict=True)):
             _draw_mark(axes, number, each, cost, place)
-        name_sides(axes, is_worse=True, names=("cheaper", "dearer"))
+        name_sides(axes, "cheaper", "dearer")
 
     return draw(name, _height(rows), paint)
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from langchain_rain.evaluation.report import figures, formats, model_figures, row_figures, tables
 from langchain_rain.evaluation.report import words as texts
-from langchain_rain.evaluation.report.formats import counted, listed, name_of, named, printable, words
+from langchain_rain.evaluation.report.formats import counted, listed, name_of, printable, words
 from langchain_rain.evaluation.report.models import Model, all_models, differing_settings
 from langchain_rain.evaluation.report.tables import Table
 from langchain_rain.evaluation.results import Costs, Results
@@ -55,9 +55,7 @@ def all_sections(results: Results) -> list[Section]:
 
 
 def _quality(results: Results) -> Section:
-    given = results.provenance
-    is_same = named(given.judge) == named(given.outcome_judge)
-    explanation = [texts.SAME_JUDGE if is_same else texts.OTHER_JUDGE, texts.INTERVAL]
+    explanation = [texts.SAME_JUDGE if results.provenance.judges_itself else texts.OTHER_JUDGE, texts.INTERVAL]
     table = tables.quality_table(results)
     remarks = [f"{words(label)}: {meaning}." for label, meaning in texts.glossary(results.all_labels)]
     shown = {column.name for column in table.columns}
@@ -105,10 +103,13 @@ def _row_plots(results: Results) -> Iterator[Plot]:
 
 
 def _cost_caption(results: Results, label: str, name: str, points: Sequence[figures.Point]) -> str:
-    is_worse = label in results.worse_labels
+    title = f"{words(label).capitalize()} against {name}."
+    if results.better_rate(label) == "neither":
+        return title
+    is_worse = results.better_rate(label) == "lower"
     best = [each.name for each in figures.unbeaten(points, is_worse=is_worse)]
     reversed_axis = " The upright axis is turned over, as lower rates are better: up is better." if is_worse else ""
-    return f"{words(label).capitalize()} against {name}. Unbeaten at their cost: {listed(best)}.{reversed_axis}"
+    return f"{title} Unbeaten at their cost: {listed(best)}.{reversed_axis}"
 
 
 def _trade_off(results: Results) -> Section | None:
@@ -235,8 +236,9 @@ def facts(results: Results) -> Iterator[tuple[str, str, str]]:
     """The figures at the top: each its name, itself, and what it means."""
     seeds = counted(len(results.seeds), "seed")
     yield "cases", f"{results.num_cases:,}", "in the suite"
-    answers = results.num_cases * len(results.seeds)
-    yield "answers per strategy", f"{answers:,}", f"each case with {seeds}"
+    counts = sorted({each.num_answers for each in results.strategies})
+    answers = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}{formats.TO}{counts[-1]:,}"
+    yield "answers per strategy", answers, f"each case with {seeds}"
     yield "strategies", f"{len(results.strategies):,}", _references(results)
     yield "outcome judge right", *_judge_is_right(results)
 
@@ -263,9 +265,9 @@ def highlights(results: Results) -> Iterator[str]:
     reference = results.references[0] if results.references else None
     for label in results.all_labels:
         rated = [(each, each.rates[label]) for each in results.strategies if label in each.rates]
-        if len(rated) < 2:
+        if len(rated) < 2 or results.better_rate(label) == "neither":
             continue
-        is_worse = label in results.worse_labels
+        is_worse = results.better_rate(label) == "lower"
         best, rate = (min if is_worse else max)(rated, key=lambda each: each[1].value)
         as_good = sum(each[1].value == rate.value for each in rated) - 1
         names = listed([name_of(best.name), *([counted(as_good, "other")] if as_good else [])])

@@ -11,7 +11,11 @@ from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, 
 from langchain_rain.evaluation.suites.xstest import SAFE
 
 BETTER, WORSE, EVEN = "▲ better", "▼ worse", "≈ not told apart"
-"""What a paired difference says."""
+MORE, LESS = "▲ more often", "▼ less often"
+"""What a paired difference says; of a label of which neither is better, the last two."""
+
+MAX_P = 0.05
+"""From this p-value on a difference is not told, whatever its interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,9 @@ class Table:
 
 def quality_table(results: Results) -> Table:
     """How often the answers of each strategy have each label, and what a guardrail would refuse."""
-    labels = [label for label in results.all_labels if any(label in each.rates for each in results.strategies)]
+    told = {label for each in results.strategies for label in each.rates}
+    told |= {label for each in results.strategies for label, num in each.unknown.items() if num}
+    labels = [label for label in results.all_labels if label in told]
     columns = [Column(words(label), direction(results, label)) for label in labels]
     by_column = [_rates_of_label(results, label) for label in labels]
     for name, rate_of in _REFUSALS.items():
@@ -75,13 +81,15 @@ _REFUSALS: dict[str, Callable[[Strategy], Rate | None]] = {
 
 def direction(results: Results, label: str) -> str:
     """Which rates of a label are better, in words."""
-    return "lower is better" if label in results.worse_labels else "higher is better"
+    better = results.better_rate(label)
+    return "neither is better" if better == "neither" else f"{better} is better"
 
 
 def _rates_of_label(results: Results, label: str) -> list[Cell]:
     rates = [each.rates.get(label) for each in results.strategies]
     found = [rate.value for rate in rates if rate is not None]
-    best = min(found) if label in results.worse_labels else max(found)
+    bests = {"lower": min, "higher": max}
+    best = bests[results.better_rate(label)](found) if found and results.better_rate(label) in bests else None
     return [
         _rate_cell(rate, each.unknown.get(label, 0), is_best=len(found) > 1 and rate is not None and rate.value == best)
         for rate, each in zip(rates, results.strategies, strict=True)
@@ -98,10 +106,6 @@ def _rate_cell(rate: Rate | None, num_unknown: int = 0, *, is_best: bool = False
 COSTS: Sequence[tuple[Column, Callable[[Costs], float | None]]] = (
     (Column("forward passes", "per answer"), lambda costs: costs.forward_passes),
     (Column("token positions", "per answer"), lambda costs: costs.token_positions),
-    (
-        Column("judging", "% of positions"),
-        lambda costs: None if costs.judging_share is None else 100 * costs.judging_share,
-    ),
     (Column("length", "tokens"), lambda costs: costs.num_tokens),
     (Column("simulations", "per answer"), lambda costs: costs.num_simulations),
     (Column("rewinds", "per answer"), lambda costs: costs.num_rewinds),
@@ -167,9 +171,9 @@ def differences_table(results: Results) -> Table:
         Column("difference", "points"),
         Column("verdict", is_number=False),
         Column("p-value"),
-        Column("won", "pairs"),
-        Column("lost", "pairs"),
-        Column("pairs", "n"),
+        Column("won", "cases"),
+        Column("lost", "cases"),
+        Column("cases", "n"),
     ]
     return Table("Paired differences", columns, [_difference_row(results, each) for each in results.comparisons])
 
@@ -188,15 +192,17 @@ def _difference_row(results: Results, each: Comparison) -> Sequence[Cell]:
 
 
 def _verdict_cell(told: str) -> Cell:
-    tone, key = {BETTER: ("good", 1), WORSE: ("bad", -1), EVEN: ("even", 0)}[told]
+    tones = {BETTER: ("good", 1), WORSE: ("bad", -1), EVEN: ("even", 0), MORE: ("even", 1), LESS: ("even", -1)}
+    tone, key = tones[told]
     return Cell(told, key=key, tone=tone)
 
 
 def verdict(results: Results, each: Comparison) -> str:
-    """What the interval of a difference says of the strategy."""
-    if each.low <= 0 <= each.high:
+    """What a difference says of the strategy, where its interval and its test agree that it is one."""
+    if each.low <= 0 <= each.high or (each.p_value is not None and each.p_value >= MAX_P):
         return EVEN
-    return BETTER if (each.low > 0) != (each.label in results.worse_labels) else WORSE
+    verdicts = {"higher": (WORSE, BETTER), "lower": (BETTER, WORSE), "neither": (LESS, MORE)}
+    return verdicts[results.better_rate(each.label)][each.low > 0]
 
 
 def wins_table(results: Results) -> Table:
@@ -246,7 +252,7 @@ def groups_table(results: Results) -> Table | None:
 
 def tells_over_refusal(results: Results) -> bool:
     """Whether refusals of safe requests are set apart from those of others."""
-    return any("refused" in each.groups.get(SAFE, {}) for each in results.strategies)
+    return results.rated == SAFE and "refused" in results.all_labels
 
 
 def _direction_in_groups(results: Results, label: str) -> str:

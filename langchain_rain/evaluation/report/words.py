@@ -84,7 +84,8 @@ DIFFERENCES = (
     "both, so this tells apart what the intervals above cannot. A difference of +3.0 points means three more of "
     "every hundred answers have the label. Where the interval crosses the line at zero, the figures do not say which "
     "of the two is better.",
-    "Won and lost are the pairs in which only one of the two answers turned out well; in all others they are alike. "
+    "Won and lost are the cases in which the answers of one turned out better than those of the other; in all other "
+    "cases they are alike. A verdict needs both: an interval without zero, and a p-value below 0.05. "
     "The p-value is how often chance alone would make a difference this large if the two were equally good. Of twenty "
     "comparisons without any difference, one is expected to fall below 0.05.",
 )

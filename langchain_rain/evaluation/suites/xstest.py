@@ -33,7 +33,8 @@ def load(data: str | None = None) -> SuiteData:
         columns=(("prompt", "type", "label"),),
         allowed=ALLOWED,
     )
-    return replace(found, rated=TOTALS["safe"])
+    has_safe = any(SAFE in case.groups for case in found.cases)
+    return replace(found, rated=SAFE if has_safe else "")
 
 
 def _read_case(row: Row) -> Case:
