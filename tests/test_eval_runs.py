@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
-from langchain_rain import EngineError, RainConfigError
+from langchain_rain import EngineError, RainConfig, RainConfigError
+from langchain_rain.evaluation.notes import notes_of
 from langchain_rain.evaluation.outcomes import OracleJudge
 from langchain_rain.evaluation.report.tables import BETTER, LESS, cost_table, verdict
 from langchain_rain.evaluation.results import Results
 from langchain_rain.evaluation.runs import ANSWERS, Found, Plan, run
 from langchain_rain.evaluation.strategies import Setting
+from langchain_rain.evaluation.strategies.rain import Rain
 from langchain_rain.evaluation.suites import demo
 from langchain_rain.evaluation.summaries import summarised
 from tests.eval_world import Ruled, WordJudge, WordPairs, check, plan, suite
@@ -370,3 +372,19 @@ async def test_in_the_demo_world_a_judge_is_measured_on_the_answers(tmp_path: Pa
     assert accuracy.rate.value == pytest.approx(num_right / 12)
     oracle = replace(planned, outcome_judge=OracleJudge())
     assert told(oracle, await run(oracle, tmp_path, concurrency=4)).judge_accuracy is None
+
+
+async def test_searches_that_the_budget_of_another_cut_short_are_counted() -> None:
+    engine = Kitchen()
+    setting = Setting(engine, engine, RUBRIC)
+    strategies = (Rain(setting, "rain-x", RainConfig()), Ruled("strong", 0.9))
+    planned = Plan(suite(4), strategies, (0,), setting, WordJudge(), "strong")
+    reasons = iter(["budget", "refused", "eos", "refused", "budget", "refused", "eos", "eos"])
+    answers = {
+        task.id: replace(
+            await Ruled(task.strategy.name, 0.9).answer(task.case.id, "", seed=0), finish_reason=next(reasons)
+        )
+        for task in planned.tasks
+    }
+    (told_of,) = [note for note in notes_of(planned, Found(answers=answers), []) if "searches" in note]
+    assert told_of == "3 of 4 searches of rain-x ended with nothing that satisfies: that budget is not their own."

@@ -6,6 +6,7 @@ from langchain_rain.evaluation.agreement import agreement
 from langchain_rain.evaluation.outcomes.pairing import paired_labels
 from langchain_rain.evaluation.results import Comparison
 from langchain_rain.evaluation.runs import Found, Plan, written_by
+from langchain_rain.evaluation.strategies.rain import Rain
 
 SAID = {"attack_succeeded": "attacked with success", "refused": "refusing"}
 """What a sentence says in place of a label."""
@@ -41,8 +42,8 @@ def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> lis
 
 def _cut_short(plan: Plan, found: Found) -> Iterable[str]:
     """Which searches had too little."""
-    written = [each for each in written_by(plan, found.answers) if each.answer.num_simulations]
-    for name in (each.name for each in plan.strategies if each.name != plan.budget_of):
+    written = written_by(plan, found.answers)
+    for name in (each.name for each in plan.strategies if isinstance(each, Rain) and each.name != plan.budget_of):
         reasons = [each.answer.finish_reason for each in written if each.task.strategy.name == name]
         num_given_up = sum(reason in ("budget", "refused") for reason in reasons)
         if num_given_up:
