@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -379,7 +379,7 @@ async def test_searches_that_the_budget_of_another_cut_short_are_counted() -> No
     setting = Setting(engine, engine, RUBRIC)
     strategies = (Rain(setting, "rain-x", RainConfig()), Ruled("strong", 0.9))
     planned = Plan(suite(4), strategies, (0,), setting, WordJudge(), "strong")
-    reasons = iter(["budget", "refused", "eos", "refused", "budget", "refused", "eos", "eos"])
+    reasons: Iterator[Any] = iter(["budget", "refused", "eos", "refused", "budget", "refused", "eos", "eos"])
     answers = {
         task.id: replace(
             await Ruled(task.strategy.name, 0.9).answer(task.case.id, "", seed=0), finish_reason=next(reasons)
