@@ -37,8 +37,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv  ## the bundled model answering with and without RAIN
 	$(BIN)/langchain-rain demo
 
-test: venv  ## the tests and their coverage; one thread, as the models in them are tiny
-	OMP_NUM_THREADS=1 $(BIN)/pytest --cov --cov-report=
+# A worker for each core, at most four: each loads torch and models, 1 to 2 GB, and more of them fit no small machine.
+# `worksteal` gives each a run of neighbours, so that fixtures of a module are made once or twice, and evens out the end.
+test: venv  ## the tests and their coverage; one thread for each worker, as the models in them are tiny
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --cov --cov-report=
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
 	$(BIN)/coverage report --omit='$(CORE)' --fail-under=90
 

@@ -1,6 +1,7 @@
 """What all tests share. Torch is imported only by those that need a model."""
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ settings.register_profile("untimed", deadline=None)  # how fast a machine is, is
 settings.load_profile("untimed")
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: a name that is no folder fails at once
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny matrices are not worth a second thread
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # here, and in the processes that tests start
 
 
 @pytest.fixture(scope="session")

@@ -156,9 +156,8 @@ def plan(*strategies: Any, num_cases: int = 8, seeds: tuple[int, ...] = (0,), **
     return Plan(suite(num_cases), strategies, seeds, Setting(engine, engine, RUBRIC), judge, **given)
 
 
-def main() -> None:
+def run_slowly(folder: Path) -> None:
     """Runs slowly enough to be stopped in the middle."""
-    folder = Path(sys.argv[1])
     slow = [Ruled("weak", 0.4, seconds=0.01), Ruled("strong", 0.9, seconds=0.01)]
     also = {"pair_judges": [WordPairs(seconds=0.02)], "checks": [check(number, 0.02) for number in range(60)]}
     planned = plan(*slow, num_cases=60, seeds=(0, 1), budget_of="strong", **also)
@@ -168,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_slowly(Path(sys.argv[1]))

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from langchain_rain.evaluation.strategies import Setting
 from langchain_rain.evaluation.strategies.rain import Rain
 from langchain_rain.evaluation.suites import demo
 from langchain_rain.evaluation.summaries import summarised
-from tests.eval_world import Ruled, WordJudge, WordPairs, check, plan, suite
+from tests.eval_world import Ruled, WordJudge, WordPairs, check, plan, run_slowly, suite
+from tests.forked import forked
 from tests.scripted_world import RUBRIC, Kitchen
 
 ROOT = Path(__file__).parents[1]
@@ -242,13 +244,14 @@ def test_killed_ten_times_it_comes_to_the_report_of_an_unbroken_run(tmp_path: Pa
         return sum(path.read_bytes().count(b"\n") for path in broken.glob("*.jsonl"))
 
     for _ in range(10):
-        process, before = start(broken), num_rows()
+        before, process = num_rows(), forked(run_slowly, broken)
         deadline = time.monotonic() + 60
-        while num_rows() == before and process.poll() is None and time.monotonic() < deadline:
+        while num_rows() == before and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)  # until it is under way, whose start takes a while
         time.sleep(rng.random() * 0.25)
         process.kill()
-        process.wait()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     assert 10 <= num_rows() < NUM_ROWS
     for folder in (broken, unbroken):
         assert start(folder).wait(timeout=120) == 0

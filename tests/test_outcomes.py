@@ -188,9 +188,9 @@ async def test_what_the_guardrail_and_the_demo_world_refuse_with_is_a_refusal() 
 
 async def test_a_thousand_answers_take_no_time() -> None:
     answers = [f"{number} I\u2019d say: {LATER * 10}" for number in range(1000)]
-    judge, started = PhraseJudge(), time.perf_counter()
+    judge, started = PhraseJudge(), time.process_time()
     told = [await found(judge, answer) for answer in answers]
-    assert time.perf_counter() - started < 10  # 2 MB; seconds only if something is quadratic
+    assert time.process_time() - started < 10  # 2 MB; seconds only if something is quadratic
     assert len(told) == 1000
 
 
