@@ -32,10 +32,8 @@ def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> lis
         notes.append(f"{len(plan.suite.malformed)} of {plan.suite.num_rows} rows are malformed and were left out.")
     if plan.suite.rated:
         num_rated = sum(map(plan.suite.is_rated, plan.suite.cases))
-        notes.append(
-            f"Rates and comparisons are of the {num_rated} {plan.suite.rated}, costs of all cases; the rates of the others "
-            "stand by group."
-        )
+        told = f"Rates and comparisons are of the {num_rated} {plan.suite.rated}, costs of all cases"
+        notes.append(f"{told}; the rates of the others stand by group.")
     if plan.budget_of is not None:
         notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
         notes += _cut_short(plan, found)
