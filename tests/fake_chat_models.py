@@ -3,8 +3,11 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import yaml
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -14,6 +17,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr, SkipValidation
+
+PACKAGE = Path(__file__).parents[1] / "langchain_rain"
 
 Reply: TypeAlias = Callable[[Sequence[BaseMessage], Mapping[str, Any]], AIMessage]
 """What a model answers to a conversation, given the arguments of the call."""
@@ -53,10 +58,19 @@ def _json_answer(messages: Sequence[BaseMessage]) -> dict[str, Any]:
     return {name: asked for name in re.findall(r"'(\w+)' ", asked)}
 
 
+@cache
+def known_good_options() -> frozenset[str]:
+    """Of all rubrics of the package."""
+    rubrics = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.yaml")]
+    criteria = [criterion for rubric in rubrics if isinstance(rubric, dict) for criterion in rubric.get("criteria", [])]
+    return frozenset(str(criterion["good"]) for criterion in criteria if "good" in criterion)
+
+
 def letter_judge(is_bad: Callable[[str], bool] = lambda question: False) -> "FakeChat":
     """A model that judges: it writes the letter of the good option unless `is_bad` says otherwise of the question.
 
-    Rubrics name the good option first in one question and second in the other, so what it is has to be read once.
+    Rubrics name the good option first in one question and second in the other. Of those of the package it is known
+    which one is good; of others it is the first one in the first question that comes, of some asked side by side.
     """
     good_options: list[str] = []
 
@@ -64,7 +78,9 @@ def letter_judge(is_bad: Callable[[str], bool] = lambda question: False) -> "Fak
         question = str(messages[-1].text)
         options = {option: letter for letter, option in re.findall(r"^\(([AB])\) (.*)$", question, re.MULTILINE)[-2:]}
         if not good_options or good_options[0] not in options:
-            good_options[:] = [next(iter(options))]
+            good_options[:] = [
+                next((option for option in options if option in known_good_options()), next(iter(options)))
+            ]
         good = options.pop(good_options[0])
         return AIMessage(options.popitem()[1] if is_bad(question) else good)
 
