@@ -25,7 +25,6 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "token sets of 1": {"token_set_lengths": (1,)},
         "token sets of 10": {"token_set_lengths": (10,)},
         "four leaves at once": {"num_parallel_leaves": 4},
-        "principled proposals": {"proposals": "principled"},
         "nothing asked ahead": {"lookahead": 0},
     },
     "balanced": {
