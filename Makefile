@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --quiet --upgrade pip
 	$(INSTALL) --quiet --build-constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-	  --editable '.[transformers,evaluation,server]' --group dev
+	  --editable '.[transformers,eval,server]' --group dev
 	@touch $@
 
 demo: venv  ## the bundled model answering with and without RAIN

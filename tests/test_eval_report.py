@@ -412,7 +412,7 @@ def test_without_what_draws_the_page_what_to_install_is_told_and_no_file_is_left
     module: str, whole: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(RainConfigError, match=rf"{module}.*pip install 'langchain-rain\[evaluation\]'"):
+    with pytest.raises(RainConfigError, match=rf"{module}.*pip install 'langchain-rain\[eval\]'"):
         write_report(whole, tmp_path / "report")
     assert list(tmp_path.iterdir()) == []
 

@@ -416,7 +416,7 @@ def test_a_function_in_place_of_a_model_is_a_mistake() -> None:
 def test_without_scikit_learn_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
     engine = Judge()
-    with pytest.raises(RainConfigError, match=re.escape("pip install 'langchain-rain[evaluation]'")):
+    with pytest.raises(RainConfigError, match=re.escape("pip install 'langchain-rain[eval]'")):
         checked(FIVE, engine=engine)
     assert engine.opened == []
 

@@ -194,7 +194,7 @@ def test_a_package_that_is_missing_is_exit_code_2_before_anything_is_judged(
     monkeypatch.setitem(sys.modules, module, None)
     page = tmp_path / "page.html"
     assert run("check", rubric, *(["--html", str(page)] if html else [])) == 2
-    assert "pip install 'langchain-rain[evaluation]'" in one_line(capsys.readouterr().err)
+    assert "pip install 'langchain-rain[eval]'" in one_line(capsys.readouterr().err)
     assert engine.asked == []
     assert not page.exists()
 

@@ -188,6 +188,6 @@ def test_without_what_draws_the_page_what_to_install_is_told_and_no_file_is_left
     module: str, report: CheckReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(RainConfigError, match=rf"with {module}.*pip install 'langchain-rain\[evaluation\]'"):
+    with pytest.raises(RainConfigError, match=rf"with {module}.*pip install 'langchain-rain\[eval\]'"):
         write_html(tmp_path / "page.html", report)
     assert list(tmp_path.iterdir()) == []

@@ -356,5 +356,5 @@ def test_words_are_those_of_unicode(text: str, words: list[str]) -> None:
 
 def test_without_scipy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    with pytest.raises(RainConfigError, match=r"pip install 'langchain-rain\[evaluation\]'"):
+    with pytest.raises(RainConfigError, match=r"pip install 'langchain-rain\[eval\]'"):
         wilson(1, 2)

@@ -17,4 +17,4 @@ def needed(module: str) -> Any:
     except ImportError as error:
         package = {"sklearn": "scikit-learn"}.get(module.partition(".")[0], module.partition(".")[0])
         told = f"Evaluation is done with {package}, which is missing or broken ({error})"
-        raise RainConfigError(f"{told}: pip install 'langchain-rain[evaluation]'.") from error
+        raise RainConfigError(f"{told}: pip install 'langchain-rain[eval]'.") from error
