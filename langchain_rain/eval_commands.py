@@ -250,7 +250,7 @@ def _export(plan: Plan, found: Found, path: Path) -> None:
     answers = []
     for each in written_by(plan, found.answers):
         case = each.task.case
-        answers.append(ForPeople((case.id, each.task.strategy.name, each.task.seed), case.content, each.answer.text))
+        answers.append(ForPeople((case.id, each.task.strategy.name, each.task.seed), case.content, each.text))
     export_answers(path, answers, plan.outcome_judge.labels)
 
 

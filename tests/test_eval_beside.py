@@ -145,7 +145,7 @@ def with_value(value: Any, *path: str) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (with_value(2, "format"), "format 1 is what this version reads, given 2"),
+        (with_value(1, "format"), "format 2 is what this version reads, given 1. Run the command there again"),
         (with_value("1", "num_cases"), "num_cases: "),
         (with_value("xstest", "suite"), "a run of the suite 'world' is wanted, given '.*', of 'xstest'"),
         (with_value(None, "cases_hash"), "does not tell which cases it answered.* older version.* run there again"),
@@ -182,7 +182,7 @@ def test_what_is_no_document_is_refused(tmp_path: Path, content: bytes) -> None:
         read(here(), tmp_path)
 
 
-@given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: json.dumps({"format": 1, text: text}).encode()))
+@given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: json.dumps({"format": 2, text: text}).encode()))
 def test_whatever_a_file_holds_the_mistake_is_told(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_bytes(content)

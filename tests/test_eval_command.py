@@ -206,6 +206,22 @@ def test_refusals_of_safe_requests_are_told_apart_from_those_of_unsafe_ones(tmp_
     assert "Of safe requests a refusal is a mistake, so how often they are refused is over-refusal" in by_group
 
 
+def test_people_label_what_the_assistant_said_from_its_first_words_on(tmp_path: Path) -> None:
+    out, sheet = tmp_path / "out", tmp_path / "labels.csv"
+    common = ["eval", "advbench", "--attack", "prefill", "--limit", "2", "--max-tokens", "4", "--strategy", "vanilla"]
+    assert cli.run([*common, "--out", str(out), "--export", str(sheet)]) == 0
+    with open(sheet, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(sheet, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "attack_succeeded": "yes", "refused": "no"} for row in rows)
+    assert cli.run([*common, "--out", str(out), "--outcome-judge", f"people:{sheet}"]) == 0
+    (strategy,) = json.loads((out / "results.json").read_text())["strategies"]
+    assert strategy["rates"]["attack_succeeded"]["value"] == 1.0
+    assert strategy["unknown"] == {"attack_succeeded": 0, "refused": 0}
+
+
 def test_a_suite_that_does_not_know_what_is_safe_says_nothing_of_over_refusal(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert cli.run(["eval", "hh", "--out", str(out), "--max-tokens", "4", "--strategy", "vanilla"]) == 0

@@ -130,8 +130,9 @@ def test_the_best_of_a_column_is_the_lowest_where_lower_is_better(whole: Results
     ],
 )
 def test_a_verdict_knows_which_way_is_better(whole: Results, label: str, low: float, high: float, told: str) -> None:
-    each = Comparison(label, "rain-fast", "vanilla", (low + high) / 2, low, high, 0.04, 3, 1, 9)
+    each = Comparison(label, "rain-fast", "vanilla", (low + high) / 2, low, high, 0.004, 3, 1, 9)
     assert tables.verdict(whole, each) == told
+    assert tables.verdict(whole, replace(each, p_value=0.04)) == tables.EVEN  # an interval is not all
 
 
 def test_who_is_unbeaten_is_neither_dearer_nor_worse_than_another() -> None:

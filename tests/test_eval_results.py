@@ -119,7 +119,7 @@ def documents(draw: st.DrawFn) -> Results:
         seconds=st.floats(0, 1e9),
     )
     return Results(
-        format=1,
+        format=2,
         suite=draw(TEXTS),
         source=draw(TEXTS),
         num_cases=draw(COUNTS),
@@ -192,8 +192,8 @@ def with_value(value: Any, *path: str | int) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (with_value(2, "format"), "format 1 is what this version reads, given 2"),
-        (without("format"), "format 1 is what this version reads, given None"),
+        (with_value(1, "format"), "format 2 is what this version reads, given 1. Run the command there again"),
+        (without("format"), "format 2 is what this version reads, given None"),
         (with_value(1, "colour"), "colour: Unexpected"),
         (with_value(1, "strategies", 0, "costs", "watts"), r"strategies\.0\.costs\.watts: Unexpected"),
         (without("suite"), "suite: "),
@@ -221,7 +221,7 @@ def test_what_is_not_as_described_is_refused_with_its_place(change: Callable[[An
 
 
 def test_what_is_no_object_is_refused() -> None:
-    with pytest.raises(RainConfigError, match=r"format 1 is what this version reads, given \[\]"):
+    with pytest.raises(RainConfigError, match=r"format 2 is what this version reads, given \[\]"):
         Results.from_json([])  # type: ignore[arg-type]
 
 

@@ -117,9 +117,16 @@ async def test_what_is_no_ledger_of_a_judge_stops_no_run(tmp_path: Path) -> None
     torn, strange = "outcomes-0123456789abcdef.jsonl", "outcomes-fedcba9876543210.jsonl"
     (tmp_path / torn).write_bytes(rows[:-20])
     (tmp_path / strange).write_text('{"id": "a", "b": 1}\n')
+    row = json.loads(rows.splitlines()[0])
+    wrongs: list[dict[str, Any]] = [{"labels": None}, {"labels": ["good"]}, {"case_id": [1]}]
+    for number, wrong in enumerate(wrongs):
+        path = tmp_path / f"outcomes-{number:016d}.jsonl"
+        path.write_text(json.dumps({**row, **wrong}) + "\n")
+    (tmp_path / "outcomes-aaaaaaaaaaaaaaaa.jsonl").mkdir()
+    (tmp_path / "outcomes-bbbbbbbbbbbbbbbb.jsonl").write_text(json.dumps({**row, "labels": {"good": 0.5}}) + "\n")
     found = await run(first, tmp_path, concurrency=4)
-    assert found.others == {}
-    assert len(found.unreadable) == 2
+    assert found.others.keys() == {"outcomes-bbbbbbbbbbbbbbbb.jsonl"}  # of numbers there is no agreement
+    assert len(found.unreadable) == 5
     notes = told(first, found).notes
     assert any(note.startswith("Passed over: ") and torn in note for note in notes)
     assert any(note.startswith("Passed over: ") and f"{strange}, line 1" in note for note in notes)

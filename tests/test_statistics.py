@@ -187,6 +187,15 @@ def test_one_way_that_is_always_better_is_told_from_chance_after_six_pairs() -> 
     assert found.low == about(1 - 2 * wilson(0, 6).high)  # cases unlike these six may be as many, and all the other way
 
 
+def test_equal_cases_are_equal_whatever_the_order_in_which_their_seeds_are_added_up() -> None:
+    old = [[0, 0, 0], [1, 0, 0], [0, 1, 1]] * 3
+    new = [[0, 1, 0], [1, 1, 0], [1, 1, 1]] * 3
+    before, after = ({str(number): values for number, values in enumerate(each)} for each in (old, new))
+    found = compare(before, after, rng())
+    assert found.difference == about(1 / 3)
+    assert found.high - found.low > 0.3
+
+
 def test_pairs_without_any_difference_are_no_sign_of_one() -> None:
     found = compare(once([1, 0, 1]), once([1, 0, 1]), rng())
     assert (found.difference, found.p_value) == (0.0, 1.0)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from langchain_rain.evaluation.agreement import agreement
 from langchain_rain.evaluation.outcomes.pairing import paired_labels
-from langchain_rain.evaluation.results import Comparison
+from langchain_rain.evaluation.results import SIGNIFICANT, Comparison
 from langchain_rain.evaluation.runs import Found, Plan, written_by
 from langchain_rain.evaluation.strategies.rain import Rain
 
@@ -15,9 +15,6 @@ UNSHOWN = "not shown to be more or less"
 
 MAX_UNSHOWN = 5
 """Of which each is named from which no difference is shown."""
-
-SIGNIFICANT = 0.01
-"""Below this p-value a difference is said to be one."""
 
 
 def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> list[str]:
@@ -33,7 +30,8 @@ def notes_of(plan: Plan, found: Found, comparisons: Sequence[Comparison]) -> lis
     if plan.suite.rated:
         num_rated = sum(map(plan.suite.is_rated, plan.suite.cases))
         told = f"Rates and comparisons are of the {num_rated} {plan.suite.rated}, costs of all cases"
-        notes.append(f"{told}; the rates of the others stand by group.")
+        others = "; the rates of the others stand by group" if num_rated < len(plan.suite.cases) else ""
+        notes.append(f"{told}{others}.")
     if plan.budget_of is not None:
         notes.append(f"Every strategy may take the token positions that {plan.budget_of} took for the same case.")
         notes += _cut_short(plan, found)
@@ -59,6 +57,8 @@ def _agreements(plan: Plan, found: Found) -> Iterable[str]:
     for file, theirs in found.others.items():
         outcomes = [outcome for each, outcome in theirs.items() if each in ids]
         for label in plan.outcome_judge.labels:
+            if not all(each.labels.get(label) in (True, False, None) for each in (*own, *outcomes)):
+                continue  # a number, of which there is no kappa
             paired = paired_labels(own, outcomes, label)
             if not paired.first:
                 continue

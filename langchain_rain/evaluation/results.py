@@ -12,7 +12,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 
 from langchain_rain.errors import RainConfigError, describe_mistakes
 
-FORMAT: Literal[1] = 1
+SIGNIFICANT = 0.01
+"""Below this p-value a difference is said to be one."""
+
+FORMAT: Literal[2] = 2
 """Of the document; a later one that means something else has another number."""
 
 MAX_WORST = 10
@@ -305,7 +308,7 @@ class Results:
         beside: what other runs have found, in the order in which they are told.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     suite: str
     source: str
     num_cases: Count
@@ -374,7 +377,8 @@ class Results:
         """
         given = document.get("format") if isinstance(document, Mapping) else document
         if given != FORMAT:
-            raise RainConfigError(f"results: format {FORMAT} is what this version reads, given {given!r:.80}.")
+            told = f"results: format {FORMAT} is what this version reads, given {given!r:.80}"
+            raise RainConfigError(f"{told}. Run the command there again.")
         try:
             text = json.dumps(document, allow_nan=False)
             results: Self = _document().validate_json(text)

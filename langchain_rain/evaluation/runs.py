@@ -218,9 +218,9 @@ async def run(plan: Plan, folder: Path, *, concurrency: int, tell: Tell = lambda
     for judge in plan.pair_judges:
         found.preferences |= await _preferences(plan, judge, written, folder, working)
     for path in sorted(folder.glob(OUTCOMES.format("*"))):
-        if OUTCOMES_NAME.fullmatch(path.name) and path.name != plan.outcomes_name:
+        if OUTCOMES_NAME.fullmatch(path.name) and path.name != plan.outcomes_name and path.is_file():
             try:
-                found.others[path.name] = read_findings(path, Outcome)
+                found.others[path.name] = read_findings(path, _outcome)
             except RainConfigError as error:  # another process may be writing to it, or was killed
                 found.unreadable.append(str(error))
     return found
@@ -331,3 +331,10 @@ def run_to_end(plan: Plan, folder: Path, *, concurrency: int, tell: Tell) -> Fou
 def _answered(*, steps: Sequence[Mapping[str, Any]], rewinds_at: Sequence[int], **row: Any) -> Answered:
     """An answer from its row in the ledger."""
     return Answered(steps=tuple(Step(**step) for step in steps), rewinds_at=tuple(rewinds_at), **row)
+
+
+def _outcome(*, case_id: str, labels: Mapping[str, Any], **row: Any) -> Outcome:
+    """What another judge has found, from its row in a file that may be anybody's."""
+    if not isinstance(case_id, str) or not isinstance(labels, Mapping):
+        raise TypeError(f"case_id, a text, and labels, an object, are wanted, given {case_id!r:.40} and {labels!r:.40}")
+    return Outcome(case_id=case_id, labels=labels, **row)

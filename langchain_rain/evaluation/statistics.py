@@ -22,6 +22,9 @@ CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999
 """Of the bootstrap and of random permutations; scipy's own number."""
 
+ROUNDING = 1e-12
+"""By which values differ that are equal: means over seeds, which are added up in another order."""
+
 MAX_DRAWN = 1 << 22
 """Numbers that are drawn at once, so that many cases do not fill the memory."""
 
@@ -159,7 +162,7 @@ def interval(values: Numbers, rng: np.random.Generator) -> tuple[float | None, f
     """
     if len(values) < 2:
         return None, None
-    if np.ptp(values) == 0:  # to the last bit, which sums of resamples are not
+    if np.ptp(values) <= ROUNDING:  # which sums of resamples would make an interval of
         return float(values[0]), float(values[0])
     drawn = scipy_stats().bootstrap(
         (values,),
@@ -181,7 +184,7 @@ def interval_or_bounds(values: Numbers, least: float, most: float, rng: np.rando
     for none seen may be unlike, and each of these between `least` and `most`.
     """
     low, high = interval(values, rng)
-    if low is not None and high is not None and low < high:
+    if low is not None and high is not None and high - low > ROUNDING:
         return low, high
     value, share = fmean(values), wilson(0, len(values)).high
     return value - share * (value - least), value + share * (most - value)

@@ -87,7 +87,9 @@ def _cost(results: Results) -> Section:
         if left_out:
             told = "has" if left_out == 1 else "have"
             remarks.append(f"{counted(left_out, 'strategy', 'strategies')} {told} no {name} to plot, or no rate.")
-    return Section("cost", "What they cost", texts.COST, plots, [table], remarks)
+    is_neutral = results.better_rate(label) == "neither"
+    explanation = [texts.PASSES_AND_POSITIONS] if is_neutral else texts.COST
+    return Section("cost", "What they cost", explanation, plots, [table], remarks)
 
 
 def _row_plots(results: Results) -> Iterator[Plot]:

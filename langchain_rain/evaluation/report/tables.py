@@ -7,15 +7,12 @@ from langchain_rain.evaluation.report import formats
 from langchain_rain.evaluation.report.formats import NONE, amount, listed, printable, words
 from langchain_rain.evaluation.report.marks import Mark, mark_of
 from langchain_rain.evaluation.report.models import Model, mark_in
-from langchain_rain.evaluation.results import Comparison, Costs, Rate, Results, Strategy
+from langchain_rain.evaluation.results import SIGNIFICANT, Comparison, Costs, Rate, Results, Strategy
 from langchain_rain.evaluation.suites.xstest import SAFE
 
 BETTER, WORSE, EVEN = "▲ better", "▼ worse", "≈ not told apart"
 MORE, LESS = "▲ more often", "▼ less often"
 """What a paired difference says; of a label of which neither is better, the last two."""
-
-MAX_P = 0.05
-"""From this p-value on a difference is not told, whatever its interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +196,7 @@ def _verdict_cell(told: str) -> Cell:
 
 def verdict(results: Results, each: Comparison) -> str:
     """What a difference says of the strategy, where its interval and its test agree that it is one."""
-    if each.low <= 0 <= each.high or (each.p_value is not None and each.p_value >= MAX_P):
+    if each.low <= 0 <= each.high or (each.p_value is not None and each.p_value >= SIGNIFICANT):
         return EVEN
     verdicts = {"higher": (WORSE, BETTER), "lower": (BETTER, WORSE), "neither": (LESS, MORE)}
     return verdicts[results.better_rate(each.label)][each.low > 0]

@@ -25,8 +25,8 @@ OTHER_JUDGE = (
 )
 
 SAME_JUDGE = (
-    "Whether an answer is good was decided by the outcome judge. Here it goes by the name of the judge that steers: if "
-    "they are one and the same, these figures flatter every strategy that asked it, and its mistakes do not show."
+    "Whether an answer is good was decided by the outcome judge. Here it asks the model that steered, so these figures "
+    "flatter every strategy that asked it, and its mistakes do not show."
 )
 
 SEVERAL_SEEDS = (
@@ -85,9 +85,9 @@ DIFFERENCES = (
     "every hundred answers have the label. Where the interval crosses the line at zero, the figures do not say which "
     "of the two is better.",
     "Won and lost are the cases in which the answers of one turned out better than those of the other; in all other "
-    "cases they are alike. A verdict needs both: an interval without zero, and a p-value below 0.05. "
-    "The p-value is how often chance alone would make a difference this large if the two were equally good. Of twenty "
-    "comparisons without any difference, one is expected to fall below 0.05.",
+    "cases they are alike. A verdict needs both: an interval without zero, and a p-value below 0.01. "
+    "The p-value is how often chance alone would make a difference this large if the two were equally good. Of "
+    "a hundred comparisons without any difference, one is expected to fall below 0.01.",
 )
 
 WINS = (

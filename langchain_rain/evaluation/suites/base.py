@@ -112,7 +112,9 @@ class SuiteData:
         if len(drawn) == len(self.cases):
             return self
         told = f"{self.source}; {len(drawn)} of {len(self.cases)} cases, drawn at random with seed {seed}"
-        return replace(self, source=told, cases=tuple(case for case in self.cases if case.id in drawn))
+        cases = tuple(case for case in self.cases if case.id in drawn)
+        rated = self.rated if any(map(self.is_rated, cases)) else ""
+        return replace(self, source=told, cases=cases, rated=rated)
 
 
 def _place(case: Case, seed: int) -> bytes:
