@@ -52,7 +52,7 @@ def test_servers_write_steer_and_judge_and_no_secret_is_told(
     assert given["settings"]["outcome_server_model"] == "demo"
     for path in out.iterdir():
         assert b"secret" not in path.read_bytes()
-    assert "goes by the name of the judge that steers" in (out / "report.md").read_text()
+    assert "it asks the model that steered" in (out / "report.md").read_text()
 
 
 def test_a_server_steers_a_model_of_this_process(stub: ServerProcess, tmp_path: Path) -> None:
