@@ -1,4 +1,4 @@
-"""Between the host and a device: each step crosses once in each direction, whatever it has to bring."""
+"""Between the host and a device: what is brought together crosses in one copy, and all answers of a step in one."""
 
 import math
 from collections.abc import Sequence
