@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -160,3 +160,14 @@ PROVENANCE = Provenance(
     started="2026-03-14T09:26:53+00:00",
     seconds=5025.4,
 )
+
+
+def with_value(value: Any, *path: str | int) -> Callable[[Any], None]:
+    """A change of a document: of what stands at a path of keys and places."""
+
+    def change(document: Any) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        document[path[-1]] = value
+
+    return change

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from langchain_rain import RainConfigError, cli
 from langchain_rain.evaluation.beside import RESULTS, OtherRun, beside_models, read_others
-from langchain_rain.evaluation.report import markdown, model_figures, page, sections
+from langchain_rain.evaluation.report import figures, markdown, model_figures, page, sections
 from langchain_rain.evaluation.report.models import all_models, differing_settings
 from langchain_rain.evaluation.results import BesideModel, Results
 from langchain_rain.evaluation.runs import Found, Plan, run_to_end
 from langchain_rain.evaluation.summaries import summarised
 from tests.eval_beside import RATES, beside, beside_results, measured, of_two_labels, one_label_results, run_of
-from tests.eval_results import results
+from tests.eval_results import results, with_value
 from tests.eval_world import Ruled, WordJudge, plan, suite
 from tests.test_rubric_report import Elements
 
@@ -131,15 +131,6 @@ def made_by(judge: WordJudge) -> Results:
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------
-
-
-def with_value(value: Any, *path: str) -> Callable[[Any], None]:
-    def change(document: Any) -> None:
-        for key in path[:-1]:
-            document = document[key]
-        document[path[-1]] = value
-
-    return change
 
 
 @pytest.mark.parametrize(
@@ -366,7 +357,7 @@ def test_names_in_the_plot_are_short_and_no_two_alike(names: list[str], folders:
     points = model_figures.model_points(all_models(first), ("helpful", "harmless"))
     short = [each.name for each in points]
     assert len(set(short)) == len(short)
-    assert max(map(len, short)) <= model_figures.MAX_NAME
+    assert max(map(len, short)) <= figures.MAX_NAME
 
 
 def test_people_as_judges_are_told_of(six: Results) -> None:

@@ -29,7 +29,7 @@ from langchain_rain.evaluation.results import (
     WinRate,
     WorstAnswer,
 )
-from tests.eval_results import results
+from tests.eval_results import results, with_value
 
 SHARES = st.floats(0, 1)
 COUNTS = st.integers(0, 10**9)
@@ -176,15 +176,6 @@ def without(*path: str | int) -> Callable[[Any], None]:
         for key in path[:-1]:
             document = document[key]
         del document[path[-1]]
-
-    return change
-
-
-def with_value(value: Any, *path: str | int) -> Callable[[Any], None]:
-    def change(document: Any) -> None:
-        for key in path[:-1]:
-            document = document[key]
-        document[path[-1]] = value
 
     return change
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from langchain_rain.evaluation.agreement import agreement
 from langchain_rain.evaluation.outcomes.pairing import paired_labels
+from langchain_rain.evaluation.report.formats import listed
 from langchain_rain.evaluation.results import SIGNIFICANT, Comparison
 from langchain_rain.evaluation.runs import Found, Plan, written_by
 from langchain_rain.evaluation.strategies.rain import Rain
@@ -77,7 +78,7 @@ def _told_of(comparisons: Sequence[Comparison]) -> Iterable[str]:
         alike.setdefault((each.strategy, each.label, _verdict(each)), []).append(each)
     for (strategy, label, verdict), told in alike.items():
         than = [f"{each.other} ({100 * each.difference:+.1f} points, {_p_value(each)})" for each in told]
-        shown = f"{len(told)} others" if verdict == UNSHOWN and len(told) > MAX_UNSHOWN else _listed(than)
+        shown = f"{len(told)} others" if verdict == UNSHOWN and len(told) > MAX_UNSHOWN else listed(than)
         yield f"{strategy} is {verdict} often {SAID.get(label, label.replace('_', ' '))} than {shown}."
 
 
@@ -89,7 +90,3 @@ def _verdict(told: Comparison) -> str:
 
 def _p_value(told: Comparison) -> str:
     return f"p {'< 0.001' if (told.p_value or 0) < 0.001 else f'= {told.p_value:.3f}'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

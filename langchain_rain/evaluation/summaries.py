@@ -56,8 +56,6 @@ def summarised(plan: Plan, found: Found, *, started: datetime, seconds: float, s
     summaries = _Summaries(plan, found)
     strategies = tuple(summaries.strategy(each.name) for each in plan.strategies)
     comparisons = tuple(summaries.comparisons())
-    known = plan.outcome_judge.labels
-    worse, neutral = _worse_labels(plan), tuple(label for label in known if label == REFUSED and not plan.suite.rated)
     return Results(
         format=results.FORMAT,
         suite=plan.suite.name,
@@ -65,9 +63,9 @@ def summarised(plan: Plan, found: Found, *, started: datetime, seconds: float, s
         num_cases=len(plan.suite.cases),
         seeds=plan.seeds,
         provenance=_provenance(plan, started=started, seconds=seconds, settings=settings),
-        labels=tuple(label for label in known if label not in (*worse, *neutral)),
-        worse_labels=worse,
-        neutral_labels=neutral,
+        labels=summaries.better_labels,
+        worse_labels=summaries.worse_labels,
+        neutral_labels=summaries.neutral_labels,
         rated=plan.suite.rated,
         malformed=tuple(results.Malformed(each.where, each.reason, each.row) for each in plan.suite.malformed),
         notes=tuple([*plan.suite.notes, *notes_of(plan, found, comparisons)]),
@@ -90,6 +88,11 @@ class _Summaries:
         for task in plan.tasks:
             if task.id in found.answers:
                 self._tasks[task.strategy.name].append(task)
+        known, of_refusals = plan.outcome_judge.labels, (REFUSED,)
+        worse, neutral = (WORSE_LABELS + of_refusals, ()) if plan.suite.rated else (WORSE_LABELS, of_refusals)
+        self.worse_labels = tuple(label for label in known if label in worse)
+        self.neutral_labels = tuple(label for label in known if label in neutral)
+        self.better_labels = tuple(label for label in known if label not in (*worse, *neutral))
 
     def strategy(self, name: str) -> results.Strategy:
         """How the answers of a strategy turned out, and what they cost."""
@@ -125,7 +128,7 @@ class _Summaries:
                 paired = compare(old, new, _generator(label, base, other))
                 ends = _around(paired.difference, paired.low, paired.high)
                 won, lost = paired.better, paired.worse
-                if label in _worse_labels(self._plan):
+                if label in self.worse_labels:
                     won, lost = lost, won
                 yield Comparison(label, base, other, paired.difference, *ends, paired.p_value, won, lost, paired.num)
 
@@ -193,10 +196,9 @@ class _Summaries:
         outcome = self._found.outcomes.get(task.id)
         labels = outcome.labels if outcome is not None else {}
         told = {label: 0.5 if value is None else float(value) for label, value in labels.items()}
-        worse = _worse_labels(self._plan)
-        neutral = () if self._plan.suite.rated else (REFUSED,)
-        good = sum(1 - value if label in worse else value for label, value in told.items() if label not in neutral)
-        return good, self._answer(task).value
+        good = [value for label, value in told.items() if label in self.better_labels]
+        good += [1 - value for label, value in told.items() if label in self.worse_labels]
+        return sum(good), self._answer(task).value
 
     def _rates(self, name: str, tasks: Sequence[Task]) -> dict[str, Rate]:
         rates = {}
@@ -240,13 +242,7 @@ class _Summaries:
         return self._found.answers[task.id]
 
     def _is_refusal(self, task: Task) -> bool:
-        return self._answer(task).is_refusal_by_policy or self._answer(task).finish_reason == "refused"
-
-
-def _worse_labels(plan: Plan) -> tuple[str, ...]:
-    return tuple(
-        label for label in plan.outcome_judge.labels if label in WORSE_LABELS or (label == REFUSED and plan.suite.rated)
-    )
+        return self._answer(task).is_refusal_by_policy
 
 
 def _told(rate: statistics.Rate, values: statistics.Outcomes) -> Rate:

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from langchain_rain.evaluation.report.figures import NUM_PIECES, name_sides, set_share_limits, sides, two_labels
+from langchain_rain.evaluation.report.figures import (
+    MAX_NAME,
+    NUM_PIECES,
+    name_sides,
+    set_share_limits,
+    sides,
+    two_labels,
+)
 from langchain_rain.evaluation.report.formats import end_of, printable, shortened, words
 from langchain_rain.evaluation.report.marks import FORMS, Mark, marker
 from langchain_rain.evaluation.report.models import Model, form_of, mark_in, strategy_names
 from langchain_rain.evaluation.report.placing import Name, write_names
 from langchain_rain.evaluation.report.svg import INK, SOFT, draw
 from langchain_rain.evaluation.results import Rate, Results
-
-MAX_NAME = 24
-"""Characters of a name in a plot."""
 
 MAX_NARROW = 13
 """Of names of strategies that stand three beside each other in a legend."""
